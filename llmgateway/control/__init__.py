@@ -1,0 +1,1 @@
+"""What people and operators do: keys, users, models, reports, audit."""

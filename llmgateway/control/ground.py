@@ -1,0 +1,28 @@
+"""What every use case stands on: the stores, the clock, the audit log, and the configuration in force."""
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from llmgateway.control.audit import Audit
+from llmgateway.domain.catalog import Model
+from llmgateway.domain.entries import Defaults
+from llmgateway.domain.ports import Clock, State, Store
+
+
+class Configuration(Struct, frozen=True, kw_only=True):
+    """`base_models` are those of the settings and those built in; `defaults` is what operators' entries leave out."""
+
+    base_models: tuple[Model, ...] = ()
+    defaults: Defaults = Defaults(source="admin")
+    time_zone: str = "UTC"
+
+
+class Ground(Struct, frozen=True, kw_only=True):
+    """`configured` is asked at every call, since the configuration file may change."""
+
+    store: Store
+    state: State
+    clock: Clock
+    audit: Audit
+    configured: Callable[[], Configuration]

@@ -1,0 +1,227 @@
+"""API keys: made, shown once, changed, suspended, revoked, rotated. Only digests are kept."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from llmgateway.control.audit import Actor, Entry
+from llmgateway.control.changes import Fields, announce, document_of, given, need, no_such, revise
+from llmgateway.control.checks import limits_in, name_in, optional_name, user_id_in
+from llmgateway.control.ground import Ground
+from llmgateway.control.models import Models
+from llmgateway.control.moments import in_future, now_of
+from llmgateway.control.people import People
+from llmgateway.domain.catalog import Catalog
+from llmgateway.domain.errors import Conflict, InvalidRequest, NoSuchModel, StoreUnavailable
+from llmgateway.domain.keys import PREFIX, Key, State as KeyState, digest_of, mint, mint_for
+from llmgateway.domain.limits import Limits
+from llmgateway.domain.ports import Change, Document, RecordQuery
+from llmgateway.domain.secret import Secret
+
+OVERLAP = timedelta(hours=24)
+LONGEST_OVERLAP = timedelta(days=30)
+MOST_MODELS = 1000
+LOOK_BACK = (timedelta(hours=1), timedelta(days=1), timedelta(days=30))
+
+
+class NewKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What whoever makes a key may say of it. `models` is None where every model is allowed."""
+
+    user: str
+    name: str
+    models: list[str] | None = None
+    expires_at: datetime | None = None
+    limits: Limits | None = None
+    project: str | None = None
+
+
+class KeyChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What may be changed; null takes a restriction away."""
+
+    name: str | UnsetType = UNSET
+    models: list[str] | UnsetType | None = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
+    limits: Limits | UnsetType | None = UNSET
+    state: KeyState | UnsetType = UNSET
+
+
+class KeyView(Struct, frozen=True, kw_only=True):
+    """A key as people may see it. Until `previous_until` the key before the last rotation is valid too."""
+
+    id: str
+    prefix: str
+    hint: str
+    user: str
+    name: str
+    project: str | None
+    models: tuple[str, ...] | None
+    limits: Limits
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    state: KeyState
+    previous_until: datetime | None
+
+
+class Issued(Struct, frozen=True):
+    """A key with its clear text: the only moment at which there is one."""
+
+    key: Key
+    token: Secret
+
+
+def key_view(key: Key, last_used_at: datetime | None = None) -> dict[str, Any]:
+    """As JSON."""
+    fields = {name: getattr(key, name) for name in KeyView.__struct_fields__ if name != "prefix"}
+    fields["last_used_at"] = last_used_at or key.last_used_at
+    view: dict[str, Any] = msgspec.to_builtins(KeyView(prefix=f"{PREFIX}_{key.id}", **fields), enc_hook=int)
+    return view
+
+
+class Keys:
+    """`people` are whom keys belong to, `models` what they may be restricted to."""
+
+    def __init__(self, ground: Ground, people: People, models: Models, *, pepper: bytes) -> None:
+        self._store = ground.store
+        self._state = ground.state
+        self._audit = ground.audit
+        self._clock = ground.clock
+        self._people = people
+        self._models = models
+        self._pepper = pepper
+
+    async def create(self, actor: Actor, new: NewKey) -> Issued:
+        """A user who is not known yet is made. A key is of its user's project unless it names another."""
+        key_id, token = mint()
+        async with self._audit.change(actor, "keys.create", key_id) as entry:
+            key = await self._checked(key_id, token, new)
+            owner = await self._people.ensure(actor, key.user)
+            if owner.state == "suspended":
+                raise Conflict(f"The user '{owner.id}' is suspended.", param="user")
+            key = msgspec.structs.replace(key, project=key.project or owner.project)
+            fields = ("user", "name", "project", "models", "limits", "expires_at")
+            await entry.accept({name: getattr(key, name) for name in fields})
+            await self._store.insert("keys", document_of(key))
+        return Issued(key, Secret(token))
+
+    async def get(self, key_id: str, *, owner: str | None = None) -> Key:
+        """With an `owner`, a key of somebody else is not there."""
+        key = _key(await need(self._store, "keys", key_id))
+        if owner is not None and key.user != owner:
+            raise no_such("keys", key_id)
+        return key
+
+    async def page(
+        self, where: dict[str, str | None], *, limit: int, after: str | None = None
+    ) -> tuple[Sequence[Key], str | None]:
+        """By id. `where` may hold `user`, `state`, `project` and `name`."""
+        page = await self._store.find("keys", where, limit=limit, after=after)
+        return [_key(document) for document in page.data], page.next
+
+    async def change(self, actor: Actor, key_id: str, changes: KeyChanges) -> Key:
+        action = "keys.revoke" if changes.state == "revoked" else "keys.change"
+        async with self._audit.change(actor, action, key_id) as entry:
+            fields = await self._checked_changes(changes)
+
+            def change(document: Document) -> Document:
+                is_news = any(document.get(name) != value for name, value in fields.items())
+                if document["state"] == "revoked" and is_news:
+                    raise Conflict("This key is revoked, and that is final; create a new one.")
+                return fields
+
+            return await self._revise(entry, change, fields)
+
+    async def revoke(self, actor: Actor, key_id: str) -> Key:
+        """For good. What is revoked already stays so."""
+        return await self.change(actor, key_id, KeyChanges(state="revoked"))
+
+    async def rotate(self, actor: Actor, key_id: str, overlap: timedelta = OVERLAP) -> Issued:
+        """A new secret for the same id. The one before stays valid for `overlap`; the one before that ends now."""
+        if not timedelta() <= overlap <= LONGEST_OVERLAP:
+            raise InvalidRequest(f"At most {LONGEST_OVERLAP.days} days may overlap.", param="overlap_seconds")
+        token, now = mint_for(key_id), now_of(self._clock)
+        until = now + overlap if overlap else None
+        digest = digest_of(token.encode(), self._pepper).hex()
+
+        def change(document: Document) -> Document:
+            if document["state"] == "revoked":
+                raise Conflict("This key is revoked, and that is final; create a new one.")
+            if document["expires_at"] is not None and document["expires_at"] <= now:
+                raise Conflict("This key has expired; give it another expiry first.")
+            previous = document["digest"] if until else None
+            return {"digest": digest, "hint": token[-4:], "previous": previous, "previous_until": until}
+
+        async with self._audit.change(actor, "keys.rotate", key_id) as entry:
+            return Issued(await self._revise(entry, change, {"previous_until": until}), Secret(token))
+
+    async def last_used_at(self, key: Key) -> datetime | None:
+        """From the ledger, in ever longer spans: most keys that are looked at were used lately."""
+        now = now_of(self._clock)
+        for start in (*(now - span for span in LOOK_BACK), key.created_at):
+            try:
+                found = await self._store.records(
+                    RecordQuery(start=max(start, key.created_at), where={"key_id": key.id}, limit=1)
+                )
+            except StoreUnavailable:
+                return key.last_used_at
+            if found:
+                at: datetime = found[0]["at"]
+                return at
+            if start <= key.created_at:
+                break
+        return key.last_used_at
+
+    async def _revise(self, entry: Entry, change: Fields, details: dict[str, Any]) -> Key:
+        document, has_changed = await revise(self._store, "keys", entry, change, details)
+        if has_changed:
+            await announce(self._state, [Change("keys", entry.target)])
+        return _key(document)
+
+    async def _checked(self, key_id: str, token: str, new: NewKey) -> Key:
+        now = now_of(self._clock)
+        return Key(
+            id=key_id, digest=digest_of(token.encode(), self._pepper).hex(), hint=token[-4:], created_at=now,
+            user=user_id_in(new.user, "user"), name=name_in(new.name, "name"),
+            project=optional_name(new.project, "project"), models=await self._models_in(new.models),
+            limits=limits_in(new.limits),
+            expires_at=None if new.expires_at is None else in_future(new.expires_at, now, "expires_at"),
+        )  # fmt: skip
+
+    async def _checked_changes(self, changes: KeyChanges) -> dict[str, Any]:
+        """The fields as they are stored."""
+        fields = given(changes)
+        if "name" in fields:
+            fields["name"] = name_in(fields["name"], "name")
+        if fields.get("models") is not None:
+            fields["models"] = list(await self._models_in(fields["models"]) or ())
+        if fields.get("expires_at") is not None:
+            fields["expires_at"] = in_future(fields["expires_at"], now_of(self._clock), "expires_at")
+        if "limits" in fields:
+            fields["limits"] = msgspec.to_builtins(limits_in(fields["limits"]))
+        return fields
+
+    async def _models_in(self, names: Sequence[str] | None) -> tuple[str, ...] | None:
+        """Ids; an alias is taken for its model's."""
+        if names is None:
+            return None
+        if not 0 < len(names) <= MOST_MODELS:
+            message = f"models must name 1 to {MOST_MODELS} models; leave it out to allow all."
+            raise InvalidRequest(message, param="models")
+        catalog = await self._models.catalog()
+        found = dict.fromkeys(_model_id(catalog, name) for name in names)
+        return tuple(found)
+
+
+def _model_id(catalog: Catalog, name: str) -> str:
+    model = catalog.find(name)
+    if model is None:
+        unknown = NoSuchModel(name)
+        raise InvalidRequest(unknown.message, param="models", code=unknown.code)
+    return model.id
+
+
+def _key(document: Document) -> Key:
+    return msgspec.convert(document, Key)

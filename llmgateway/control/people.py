@@ -1,0 +1,136 @@
+"""Users: made by hand or with their first key, given roles and limits, suspended."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from llmgateway.control.audit import Actor
+from llmgateway.control.changes import announce, document_of, each, given, need, revise
+from llmgateway.control.checks import email_in, limits_in, optional_name, user_id_in
+from llmgateway.control.ground import Ground
+from llmgateway.control.moments import now_of
+from llmgateway.domain.errors import Conflict, InvalidRequest, shown
+from llmgateway.domain.limits import Limits
+from llmgateway.domain.people import Role, User, UserState
+from llmgateway.domain.ports import Change, Document
+
+
+class NewUser(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`id` is the `user` of keys and records."""
+
+    id: str
+    name: str | None = None
+    email: str | None = None
+    roles: list[Role] | None = None
+    project: str | None = None
+    limits: Limits | None = None
+
+
+class UserChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What may be changed; null takes a value away."""
+
+    name: str | UnsetType | None = UNSET
+    email: str | UnsetType | None = UNSET
+    roles: list[Role] | UnsetType = UNSET
+    project: str | UnsetType | None = UNSET
+    limits: Limits | UnsetType | None = UNSET
+    state: UserState | UnsetType = UNSET
+
+
+def user_view(user: User) -> dict[str, Any]:
+    """As JSON."""
+    view: dict[str, Any] = msgspec.to_builtins(user, enc_hook=int)
+    del view["revision"]
+    return view
+
+
+class People:
+    """A change to a user is announced for each of the user's keys: what is cached of a key tells of its owner."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._store = ground.store
+        self._state = ground.state
+        self._audit = ground.audit
+        self._clock = ground.clock
+
+    async def create(self, actor: Actor, new: NewUser) -> User:
+        user = self._checked(new)
+        async with self._audit.change(actor, "users.create", user.id) as entry:
+            if await self._store.get("users", user.id) is not None:
+                raise _taken(user.id)
+            fields = ("name", "email", "roles", "project", "limits")
+            await entry.accept({name: getattr(user, name) for name in fields})
+            try:
+                await self._store.insert("users", document_of(user))
+            except Conflict:
+                raise _taken(user.id) from None
+        return user
+
+    async def ensure(self, actor: Actor, user_id: str) -> User:
+        """The user of this id; made now where there is none."""
+        document = await self._store.get("users", user_id)
+        if document is not None:
+            return _user(document)
+        try:
+            return await self.create(actor, NewUser(id=user_id))
+        except Conflict:  # in the same moment as somebody else
+            return await self.get(user_id)
+
+    async def get(self, user_id: str) -> User:
+        return _user(await need(self._store, "users", user_id))
+
+    async def page(
+        self, where: dict[str, str | None], *, limit: int, after: str | None = None
+    ) -> tuple[Sequence[User], str | None]:
+        """By id. `where` may hold `state`, `project` and `email`."""
+        page = await self._store.find("users", where, limit=limit, after=after)
+        return [_user(document) for document in page.data], page.next
+
+    async def change(self, actor: Actor, user_id: str, changes: UserChanges) -> User:
+        async with self._audit.change(actor, "users.change", user_id) as entry:
+            fields = _checked_changes(changes)
+            document, has_changed = await revise(self._store, "users", entry, lambda _: fields, fields)
+            if has_changed:
+                keys = each(self._store, "keys", {"user": user_id})
+                changed = [Change("keys", key["id"]) async for key in keys]
+                await announce(self._state, [Change("users", user_id), *changed])
+        return _user(document)
+
+    def _checked(self, new: NewUser) -> User:
+        return User(
+            id=user_id_in(new.id, "id"), created_at=now_of(self._clock), name=optional_name(new.name, "name"),
+            email=email_in(new.email), roles=tuple(_roles_in(["user"] if new.roles is None else new.roles)),
+            project=optional_name(new.project, "project"), limits=limits_in(new.limits),
+        )  # fmt: skip
+
+
+def _checked_changes(changes: UserChanges) -> dict[str, Any]:
+    """The fields as they are stored."""
+    fields = given(changes)
+    for name in ("name", "project"):
+        if name in fields:
+            fields[name] = optional_name(fields[name], name)
+    if "email" in fields:
+        fields["email"] = email_in(fields["email"])
+    if "roles" in fields:
+        fields["roles"] = _roles_in(fields["roles"])
+    if "limits" in fields:
+        fields["limits"] = msgspec.to_builtins(limits_in(fields["limits"]))
+    return fields
+
+
+def _roles_in(roles: Sequence[Role]) -> list[Role]:
+    if not roles:
+        message = "roles must name at least one role; to shut a user out, set state to 'suspended'."
+        raise InvalidRequest(message, param="roles")
+    return list(dict.fromkeys(roles))
+
+
+def _taken(user_id: str) -> Conflict:
+    return Conflict(f"There is a user '{shown(user_id)}' already.", param="id")
+
+
+def _user(document: Document) -> User:
+    return msgspec.convert(document, User)

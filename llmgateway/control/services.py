@@ -1,0 +1,34 @@
+"""All use cases over one store, put together."""
+
+from collections.abc import Callable
+from typing import Self
+
+from msgspec import Struct
+
+from llmgateway.control.audit import Audit
+from llmgateway.control.ground import Configuration, Ground
+from llmgateway.control.keys import Keys
+from llmgateway.control.models import Models
+from llmgateway.control.people import People
+from llmgateway.control.reports import Reports
+from llmgateway.domain.ports import Clock, State, Store
+
+
+class Control(Struct, frozen=True, kw_only=True):
+    """What people and operators do."""
+
+    keys: Keys
+    people: People
+    models: Models
+    reports: Reports
+    audit: Audit
+
+    @classmethod
+    def over(
+        cls, store: Store, state: State, clock: Clock, *, pepper: bytes, configured: Callable[[], Configuration]
+    ) -> Self:
+        audit = Audit(store, clock)
+        ground = Ground(store=store, state=state, clock=clock, audit=audit, configured=configured)
+        people, models = People(ground), Models(ground)
+        keys = Keys(ground, people, models, pepper=pepper)
+        return cls(keys=keys, people=people, models=models, reports=Reports(ground), audit=audit)

@@ -1,0 +1,1 @@
+"""Frozen values and the ports: what the gateway talks about, without any I/O."""

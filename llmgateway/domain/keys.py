@@ -1,0 +1,118 @@
+"""API keys: their format and checksum, what is stored of one, and the principal that a valid one proves.
+
+    lgw_<id: 12 base62>_<secret: 43 base62>_<checksum: 6 base62>
+
+The checksum is zlib's CRC-32 of all before the last underscore, in base62 padded left with `0`: a typo or a
+made-up key is refused without any look-up.
+"""
+
+import hmac
+import secrets
+import zlib
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+from llmgateway.domain.limits import Limits
+
+PREFIX = "lgw"
+DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ID_LENGTH, SECRET_LENGTH, CHECKSUM_LENGTH = 12, 43, 6  # 43 base62 digits hold 256 bits
+LENGTH = len(PREFIX) + ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH + 3
+
+State = Literal["active", "suspended", "revoked"]
+
+
+class Key(Struct, frozen=True, kw_only=True):
+    """What is stored of a key: never the key. `digest` is its HMAC in hex, `hint` its last four characters.
+
+    `models` is None where every model is allowed. After a rotation `previous` is the digest of the key
+    before, valid until `previous_until`.
+    """
+
+    id: str
+    digest: str
+    hint: str
+    user: str
+    name: str
+    created_at: datetime
+    project: str | None = None
+    models: tuple[str, ...] | None = None
+    limits: Limits = Limits()
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    state: State = "active"
+    previous: str | None = None
+    previous_until: datetime | None = None
+    revision: int = 0
+
+
+class Principal(Struct, frozen=True):
+    """Who calls: proved by a key, valid at the time of the call."""
+
+    key_id: str
+    user: str
+    project: str | None
+    models: frozenset[str] | None
+
+    def may_use(self, model: str) -> bool:
+        return self.models is None or model in self.models
+
+
+def mint() -> tuple[str, str]:
+    """A new (id, key)."""
+    key_id = "".join(secrets.choice(DIGITS) for _ in range(ID_LENGTH))
+    return key_id, mint_for(key_id)
+
+
+def mint_for(key_id: str) -> str:
+    """A new key with a given id: what a rotation gives."""
+    secret = "".join(secrets.choice(DIGITS) for _ in range(SECRET_LENGTH))
+    body = f"{PREFIX}_{key_id}_{secret}"
+    return f"{body}_{checksum(body)}"
+
+
+def checksum(body: str) -> str:
+    number, digits = zlib.crc32(body.encode()), ""
+    for _ in range(CHECKSUM_LENGTH):
+        number, digit = divmod(number, 62)
+        digits = DIGITS[digit] + digits
+    return digits
+
+
+def id_of(token: bytes) -> str | None:
+    """The id inside a well-formed key with the right checksum, else None. No secret is compared here."""
+    if len(token) != LENGTH or not token.isascii():
+        return None
+    prefix, _, rest = token.decode("ascii").partition("_")
+    key_id, _, rest = rest.partition("_")
+    secret, _, check = rest.partition("_")
+    if prefix != PREFIX or len(key_id) != ID_LENGTH or len(secret) != SECRET_LENGTH:
+        return None
+    if not (key_id + secret + check).isalnum():
+        return None
+    return key_id if hmac.compare_digest(check, checksum(f"{PREFIX}_{key_id}_{secret}")) else None
+
+
+def digest_of(token: bytes, pepper: bytes) -> bytes:
+    """HMAC-SHA-256 of the whole key: what is stored, and what a call is looked up by. 256 random bits need no
+    slow hash."""
+    return hmac.digest(pepper, token, "sha256")
+
+
+def is_valid(key: Key, digest: str, now: datetime) -> bool:
+    """Whether a call with this digest may pass as this key at this time."""
+    proved = hmac.compare_digest(key.digest, digest)
+    if (
+        not proved
+        and key.previous is not None
+        and key.previous_until is not None
+        and now < key.previous_until
+    ):
+        proved = hmac.compare_digest(key.previous, digest)
+    return proved and key.state == "active" and (key.expires_at is None or now < key.expires_at)
+
+
+def principal_of(key: Key) -> Principal:
+    return Principal(key.id, key.user, key.project, None if key.models is None else frozenset(key.models))

@@ -1,0 +1,1 @@
+"""HTTP for programs and machines: requests in, answers and errors out."""

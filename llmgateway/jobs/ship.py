@@ -1,0 +1,136 @@
+"""Ships settled records from the journal to the permanent store, and settles what dead workers left open."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Generic
+
+from llmgateway.domain.call import Record
+from llmgateway.domain.errors import StoreUnavailable
+from llmgateway.domain.ports import B, Clock, Journal, Ledger, Spool
+
+log = logging.getLogger(__name__)
+
+PERIOD = 0.25  # seconds between two looks into the journal
+BATCH = 500  # records of one append; more than that are shipped without a pause
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0  # seconds between two tries while the store is away
+TAKE_OVER_PERIOD = 5.0  # seconds between two looks for workers that have died
+
+Sink = Callable[[Record], None]
+
+
+class Shipper(Generic[B]):
+    """At least once, with the effect of once: the store knows a record by its id. Nothing leaves the journal
+    before the store has it, or the dead-letter file has what no store takes."""
+
+    def __init__(self, spool: Spool[B], ledger: Ledger, *, period: float = PERIOD) -> None:
+        self._spool = spool
+        self._ledger = ledger
+        self._period = period
+        self._jitter = random.SystemRandom().random
+        self._pause = 0.0  # while the store is away; 0 while it answers
+        self._turn = asyncio.Lock()
+
+    async def run(self) -> None:
+        """For ever; what goes wrong is logged and tried again."""
+        while True:
+            await asyncio.sleep(self._pause * (0.5 + self._jitter()) if self._pause else self._period)
+            try:
+                await self.ship()
+            except Exception:
+                log.exception("shipping records failed")
+                self._lengthen_pause()
+
+    async def ship(self) -> bool:
+        """Ships what waits, but not the few that come meanwhile; False when the store is away."""
+        async with self._turn:
+            while (batch := self._spool.batch(BATCH)).records:
+                try:
+                    dead = await self._ledger.append(batch.records)
+                except StoreUnavailable as error:
+                    self._away(error)
+                    return False
+                if dead:
+                    self._bury(batch.records, dead)
+                self._spool.shipped(batch)
+                self._back()
+                if self._spool.unshipped < BATCH:
+                    break
+            return True
+
+    async def drain(self, seconds: float) -> bool:
+        """Ships all that waits, trying again while the store is away; False when that took too long. Then the
+        journal keeps the rest for the next start."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ship_all()
+        except TimeoutError:
+            fields = {"records": self._spool.unshipped}
+            log.warning("records stay in the journal until the next start", extra={"fields": fields})
+            return False
+        return True
+
+    async def _ship_all(self) -> None:
+        while self._spool.batch(1).records:
+            if not await self.ship():
+                await asyncio.sleep(min(self._pause, 1.0))
+
+    def _bury(self, records: Sequence[Record], dead: Sequence[str]) -> None:
+        lost = set(dead)
+        self._spool.bury(record for record in records if record.id in lost)
+        fields = {"ids": sorted(lost)}
+        log.error("the store refused records; they are in the dead-letter file", extra={"fields": fields})
+
+    def _away(self, error: StoreUnavailable) -> None:
+        if not self._pause:
+            fields = {"records": self._spool.unshipped, "reason": error.message}
+            log.warning("records wait in the journal: the store is away", extra={"fields": fields})
+        self._lengthen_pause()
+
+    def _back(self) -> None:
+        if self._pause:
+            self._pause = 0.0
+            log.info("records are shipped again", extra={"fields": {"records": self._spool.unshipped}})
+
+    def _lengthen_pause(self) -> None:
+        self._pause = min(self._pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
+
+
+class Recovery:
+    """Looks for the journals of dead workers: at the start before anything is served, and while the gateway
+    runs, since a worker may die while others live. `sinks` see recovered records as they see all others."""
+
+    def __init__(
+        self, spool: Spool[B], journal: Journal, clock: Clock, *, sinks: Sequence[Sink] = ()
+    ) -> None:
+        self._take_over = spool.take_over
+        self._journal = journal
+        self._clock = clock
+        self._sinks = sinks
+        self.recovered = 0
+
+    def look(self) -> int:
+        """Settles what was left open with what was last known of it; returns how many that were."""
+        orphans = self._take_over()
+        for record in orphans:
+            record.outcome = "recovered"
+            record.usage_source = "estimated"
+            record.ended_at = self._clock.now()
+            self._journal.settle(record)
+            for sink in self._sinks:
+                sink(record)
+        if orphans:
+            self.recovered += len(orphans)
+            fields = {"records": len(orphans)}
+            log.warning("settled what a dead worker had left open", extra={"fields": fields})
+        return len(orphans)
+
+    async def run(self) -> None:
+        """For ever; a journal that cannot be read now is looked at again."""
+        while True:
+            await asyncio.sleep(TAKE_OVER_PERIOD)
+            try:
+                self.look()
+            except Exception:
+                log.exception("taking over the journals of dead workers failed")

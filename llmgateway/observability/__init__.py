@@ -1,0 +1,1 @@
+"""Logs and metrics: sinks of call records."""

@@ -1,0 +1,1 @@
+"""Implementations of the ports that remember: SQLite, MongoDB, Redis, memory, the journal."""

@@ -1,0 +1,32 @@
+"""The lock on a worker's journal directory: held while the worker lives, free for one other when it is
+dead."""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+
+def lock(directory: Path) -> int | None:
+    """The held lock as a file descriptor; None while the directory's worker lives, or another has taken
+    it."""
+    try:
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def unlock(directory: Path, fd: int) -> None:
+    """Gives the lock up, and the directory with it when no segment is left in it."""
+    if not any(directory.glob("*.journal")):
+        for leftover in directory.iterdir():
+            leftover.unlink()
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+    os.close(fd)

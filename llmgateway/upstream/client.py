@@ -1,0 +1,121 @@
+"""The HTTP client towards models: a request to a target, over that origin's pool, with what the answer tells
+of its health."""
+
+import ssl
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from llmgateway.domain.catalog import Deadlines, Target
+from llmgateway.domain.errors import GatewayError, UpstreamError, UpstreamFailed
+from llmgateway.domain.ports import UpstreamRequest
+from llmgateway.domain.sweep import Sweep, Timed
+from llmgateway.upstream.connection import Connection
+from llmgateway.upstream.health import Replica, Replicas
+from llmgateway.upstream.pool import MAX_CONNECTIONS, Pool
+
+MAX_HEADS = 4096  # prepared request heads; targets times endpoints are far fewer
+
+
+class UpstreamClient:
+    """Implements `domain.ports.Upstream`."""
+
+    def __init__(self, sweep: Sweep[Timed], now: Callable[[], float], *, most: int = MAX_CONNECTIONS) -> None:
+        self._sweep = sweep
+        self._now = now
+        self._most = most
+        self._pools: dict[str, Pool] = {}
+        self._heads: dict[tuple[str, str | None, str], tuple[Pool, Replica, bytes]] = {}
+        self._tls: ssl.SSLContext | None = None
+        self.replicas = Replicas(now)
+
+    def order(self, targets: Sequence[Target]) -> Sequence[Target]:
+        return self.replicas.order(targets)
+
+    async def send(self, target: Target, request: UpstreamRequest, deadlines: Deadlines) -> Connection:
+        pool, replica, head = self._prepared(target, request)
+        written = b"%scontent-type: %s\r\nx-request-id: %s\r\ncontent-length: %d\r\n\r\n%s" % (
+            head,
+            request.content_type,
+            request.request_id.encode("ascii"),
+            len(request.body),
+            request.body,
+        )
+        replica.in_flight += 1
+        try:
+            connection = await self._exchange(pool, written, deadlines)
+        except BaseException as error:
+            replica.in_flight -= 1
+            if isinstance(error, UpstreamError):
+                replica.failed()
+            raise
+
+        def closed(error: GatewayError | None) -> None:
+            replica.in_flight -= 1
+            if isinstance(error, UpstreamError) or connection.status >= 500:
+                replica.failed()
+            else:
+                replica.succeeded()
+
+        connection.on_close = closed
+        return connection
+
+    async def _exchange(self, pool: Pool, written: bytes, deadlines: Deadlines) -> Connection:
+        connection = await pool.take(deadlines)
+        try:
+            await connection.send(written, deadlines)
+        except UpstreamFailed as error:
+            connection.close()
+            if error.reason != "reset" or connection.used < 2 or not connection.was_silent:
+                raise
+            # A kept connection that the server had closed meanwhile: it has seen nothing of this request.
+            connection = await pool.take(deadlines, fresh=True)
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+        try:
+            await connection.send(written, deadlines)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepared(self, target: Target, request: UpstreamRequest) -> tuple[Pool, Replica, bytes]:
+        key = (target.url, target.credential, request.path)
+        prepared = self._heads.get(key)
+        if prepared is None:
+            if len(self._heads) >= MAX_HEADS:
+                self._heads.clear()
+            prepared = self._heads[key] = self._prepare(target, request)
+        return prepared
+
+    def _prepare(self, target: Target, request: UpstreamRequest) -> tuple[Pool, Replica, bytes]:
+        """All of a request's head that does not change from call to call."""
+        base = urlsplit(target.url)
+        url = (
+            urlsplit(request.path) if "://" in request.path else base._replace(path=base.path + request.path)
+        )
+        is_home = (url.scheme, url.netloc) == (base.scheme, base.netloc)
+        lines = [
+            f"{request.method} {url.path or '/'} HTTP/1.1",
+            f"host: {url.netloc}",
+            "accept: */*",
+            "accept-encoding: identity",
+            "user-agent: llmgateway",
+        ]
+        if target.credential and is_home:
+            lines.append(f"authorization: Bearer {target.credential}")
+        head = "\r\n".join([*lines, ""]).encode("ascii")
+        return self._pool(f"{url.scheme}://{url.netloc}"), self.replicas.of(target), head
+
+    def _pool(self, origin: str) -> Pool:
+        if origin not in self._pools:
+            if origin.startswith("https:") and self._tls is None:
+                self._tls = ssl.create_default_context()
+            self._pools[origin] = Pool(origin, self._sweep, self._now, tls=self._tls, most=self._most)
+        return self._pools[origin]
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()

@@ -1,0 +1,130 @@
+"""The connections to one origin: kept alive, capped, handed out last-in first-out."""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from llmgateway.domain.catalog import Deadlines
+from llmgateway.domain.errors import UpstreamFailed, UpstreamTimeout
+from llmgateway.domain.sweep import Sweep, Timed
+from llmgateway.upstream.connection import Connection
+
+MAX_CONNECTIONS = 4096  # to one origin, from one worker
+
+
+class Pool:
+    """Connections to one origin. A place is held from the first SYN to the end of the socket."""
+
+    def __init__(
+        self,
+        origin: str,
+        sweep: Sweep[Timed],
+        now: Callable[[], float],
+        *,
+        tls: ssl.SSLContext | None,
+        most: int = MAX_CONNECTIONS,
+    ) -> None:
+        parts = urlsplit(origin)
+        assert parts.hostname is not None
+        self._host = parts.hostname
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._tls = tls if parts.scheme == "https" else None
+        self._sweep = sweep
+        self._now = now
+        self._free = most
+        self._idle: deque[Connection] = deque()
+        self.loop = asyncio.get_running_loop()
+        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._open: set[Connection] = set()
+
+    async def take(self, deadlines: Deadlines, *, fresh: bool = False) -> Connection:
+        """An idle connection, else a new one, else the first that comes free within the pool deadline."""
+        if not fresh and self._idle:
+            return self._idle.pop()
+        if self._free <= 0:
+            if fresh and self._idle:
+                self._idle.popleft().expire(self._now())
+            connection = await self._turn(deadlines.pool)
+            if connection is not None:
+                return connection
+        self._free -= 1
+        try:
+            return await self._connect(deadlines.connect)
+        except BaseException:
+            self._release_place()
+            raise
+
+    async def _turn(self, seconds: float) -> Connection | None:
+        """Waits in line for a connection, or for the place to open one (None)."""
+        turn: asyncio.Future[Connection | None] = self.loop.create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(seconds):
+                return await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():  # it came in the moment that we gave up: the next one's
+                connection = turn.result()
+                self._call_next() if connection is None else self.give_back(connection)
+            if isinstance(error, TimeoutError):
+                raise UpstreamTimeout("pool", seconds) from None
+            raise
+
+    async def _connect(self, seconds: float) -> Connection:
+        loop = self.loop
+        try:
+            async with asyncio.timeout(seconds):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self, self._sweep, self._now),
+                    self._host,
+                    self._port,
+                    ssl=self._tls,
+                    server_hostname=self._host if self._tls else None,
+                )
+        except TimeoutError:
+            raise UpstreamTimeout("connect", seconds) from None
+        except ssl.SSLError as error:
+            raise UpstreamFailed(
+                f"No trusted connection to the model server: {error.reason or 'TLS failed'}.", reason="tls"
+            ) from None
+        except OSError:
+            raise UpstreamFailed("The model server cannot be reached.", reason="connect") from None
+        if not connection.is_open:
+            raise UpstreamFailed("The model server closed the connection at once.", reason="reset")
+        self._open.add(connection)
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(connection)
+                return
+        self._idle.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        if connection in self._open:
+            self._open.discard(connection)
+            self._release_place()
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def _release_place(self) -> None:
+        self._free += 1
+        self._call_next()
+
+    def _call_next(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    def close(self) -> None:
+        for connection in list(self._open):
+            connection.fail(UpstreamFailed("The gateway is closing.", reason="closing"))
+
+    @property
+    def connections(self) -> int:
+        return len(self._open)

@@ -1,0 +1,1 @@
+"""Byte formats, sans-IO: bytes in, values out, no loop and no socket."""

@@ -1,0 +1,141 @@
+"""The head of a JSON request: the few fields that the gateway acts on, read strictly, and the only way to
+change one.
+
+What was checked here is what the model server reads: a body in which two parsers could see different things
+(a name twice in an object, NaN, bytes that are not UTF-8) is refused. An unchanged body goes on in the
+client's own bytes.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from llmgateway.domain.errors import InvalidJson, InvalidRequest, shown
+
+MAX_DEPTH = 128
+MAX_MESSAGES, MAX_TOOLS, MAX_STOPS = 20_000, 2_000, 1_000
+
+Count = Annotated[int, Meta(ge=0)]
+T = TypeVar("T")
+
+
+class StreamOptions(Struct):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class Head(Struct):
+    """The fields of every OpenAI endpoint that the gateway reads; all others pass unseen."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Count | None = None
+    best_of: Count | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    max_output_tokens: Count | None = None
+    messages: Annotated[list[Raw], Meta(max_length=MAX_MESSAGES)] | None = None
+    tools: Annotated[list[Raw], Meta(max_length=MAX_TOOLS)] | None = None
+    stop: Annotated[list[Raw], Meta(max_length=MAX_STOPS)] | str | None = None
+
+
+_decode_head = msgspec.json.Decoder(Head).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_any = msgspec.json.Decoder().decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+_AT = re.compile(r" - at `(?P<path>[^`]*)`$")
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+
+def read_head(body: bytes) -> Head:
+    """Raises InvalidJson where the body is no strict JSON object, InvalidRequest with `param` where a field
+    is wrong."""
+    return _read(body, _decode_head)
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """A whole object, by the same rules: for what the gateway answers itself."""
+    return _read(body, _decode_object)
+
+
+def _read(body: bytes, decode: Callable[[bytes], T]) -> T:
+    try:
+        found = decode(body)
+        _refuse_ambiguity(body)
+    except msgspec.ValidationError as error:
+        raise _field_error(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise InvalidJson(f"The request body is not valid JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise InvalidJson("The request body is not valid UTF-8.") from None
+    except RecursionError:
+        raise InvalidJson(f"The request body is nested deeper than {MAX_DEPTH} levels.") from None
+    return found
+
+
+def members(body: bytes) -> dict[str, bytes]:
+    """The top level of an object that was read before: name to the value's own bytes."""
+    return {name: bytes(value) for name, value in _decode_members(body).items()}
+
+
+def change(body: bytes, changes: dict[str, Any]) -> bytes:
+    """The same object with these members set; the values of all others keep their bytes."""
+    return _encode(_decode_members(body) | changes)
+
+
+def _refuse_ambiguity(body: bytes) -> None:
+    if _is_deep(body):
+        raise RecursionError
+    if _encode(_decode_any(body)) != body:  # what our own encoder writes has no name twice
+        json.loads(body, object_pairs_hook=_refuse_duplicates)
+
+
+def _is_deep(body: bytes) -> bool:
+    """Peels the innermost pairs of brackets, one level a round: fast for what people send, and no
+    recursion."""
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return False
+    brackets = body.translate(None, _NOT_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+    return bool(brackets) and _depth_of(_decode_any(body)) > MAX_DEPTH  # brackets may stand in strings
+
+
+def _depth_of(value: object) -> int:
+    depth, level = 0, [value]
+    while level := [v for v in level if isinstance(v, dict | list)]:
+        depth += 1
+        level = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)]
+    return depth
+
+
+def _refuse_duplicates(pairs: list[tuple[str, object]]) -> None:
+    names = {name for name, _ in pairs}
+    if len(names) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InvalidJson(f"The name '{shown(name)}' stands twice in one object.", param=shown(name))
+            seen.add(name)
+
+
+def _field_error(message: str) -> InvalidRequest:
+    """msgspec says "Expected `int`, got `str` - at `$.n`"; the client is told the field and the same in
+    words."""
+    at = _AT.search(message)
+    text = (message[: at.start()] if at else message).replace("`", "'")
+    path = at["path"].removeprefix("$").removeprefix(".") if at else ""
+    if "missing required field 'model'" in text:
+        return InvalidRequest("You must say which 'model' to use.", param="model")
+    if not path:
+        return InvalidJson(f"The request body must be a JSON object: {text}.")
+    return InvalidRequest(f"Wrong value for '{shown(path)}': {text[0].lower()}{text[1:]}.", param=shown(path))

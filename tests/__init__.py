@@ -1,0 +1,1 @@
+"""The test suite: it mirrors the package, and `lab` holds the counterparts."""

@@ -1,0 +1,1 @@
+"""Tests of llmgateway.stores: one conformance suite, run against every implementation."""
