@@ -1,9 +1,8 @@
 """The audit log: who changed what, as a chain of lines that each hold the hash of the one before.
 
 A line is written before its change takes effect, so no change is without one. Where the change then fails, a
-second line with the same target and request id says so. Whoever alters, inserts or drops a line breaks the chain;
-lines cut off at its end are missed by comparing `head` with the hashes in the process's log, which gets every
-line as well.
+second line with the same target and request id says so. Whoever alters, inserts or drops a line breaks the
+chain; that lines were cut off at its end shows in the process's log, which gets every line too.
 """
 
 import asyncio
@@ -18,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from llmgateway.control.moments import now_of, written
+from llmgateway.control.plain import plain
 from llmgateway.domain.errors import Conflict, GatewayError, StoreUnavailable
 from llmgateway.domain.ports import Clock, Document, Documents, Page
 
@@ -119,7 +119,7 @@ class Audit:
         line: Document = {
             "at": now_of(self._clock), "who": actor.who, "action": action, "target": target, "result": result,
             "request_id": actor.request_id, "source": actor.source,
-            "details": msgspec.to_builtins(details, enc_hook=_plain),
+            "details": msgspec.to_builtins(details, enc_hook=plain),
         }  # fmt: skip
         async with self._turn:
             line = await self._append(line)
@@ -160,7 +160,7 @@ class Audit:
 def hash_of(line: Mapping[str, Any]) -> str:
     """SHA-256 of the line's canonical JSON: every field but the hash, names in order, no spaces, UTF-8."""
     fields = {name: line.get(name) for name in FIELDS} | {"at": written(line["at"])}
-    return hashlib.sha256(msgspec.json.encode(fields, enc_hook=_plain, order="sorted")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(fields, enc_hook=plain, order="sorted")).hexdigest()
 
 
 def _name(number: int) -> str:
@@ -169,7 +169,7 @@ def _name(number: int) -> str:
 
 def _next_place(last: Mapping[str, Any]) -> tuple[int, str]:
     if not last["id"].isdecimal() or "hash" not in last:
-        raise StoreUnavailable("The audit log is damaged; nothing can be changed. `audit verify` tells where.")
+        raise StoreUnavailable("The audit log is damaged, so nothing can change; `audit verify` says where.")
     return int(last["id"]) + 1, last["hash"]
 
 
@@ -183,10 +183,3 @@ def _flaw(line: Mapping[str, Any], expected_id: str, previous: str) -> str | Non
     if line.get("previous") != previous:
         return "it does not follow the line before it"
     return None if line.get("hash") == found else "it was altered"
-
-
-def _plain(value: object) -> object:
-    """Drivers have kinds of integers of their own."""
-    if isinstance(value, int):
-        return int(value)
-    raise TypeError(f"an audit line cannot hold {type(value).__name__}")

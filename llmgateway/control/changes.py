@@ -46,8 +46,8 @@ async def need(store: Documents, kind: Kind, name: str) -> Document:
 async def revise(
     store: Documents, kind: Kind, entry: Entry, change: Fields, details: Mapping[str, object]
 ) -> tuple[Document, bool]:
-    """Puts what `change` gives over the fields of the document that `entry` is about; says whether that was news.
-    Fields that this version does not know are kept."""
+    """Puts what `change` gives over the fields of the document that `entry` is about; says whether it was
+    news. Fields that this version does not know are kept."""
     for _ in range(TRIES):
         document = await need(store, kind, entry.target)
         changed = {**document, **change(document)}

@@ -11,11 +11,14 @@ from llmgateway.domain.ports import Clock, State, Store
 
 
 class Configuration(Struct, frozen=True, kw_only=True):
-    """`base_models` are those of the settings and those built in; `defaults` is what operators' entries leave out."""
+    """`base_models` are the settings' and the built-in ones, `defaults` what operators' entries leave out."""
 
     base_models: tuple[Model, ...] = ()
     defaults: Defaults = Defaults(source="admin")
     time_zone: str = "UTC"
+
+
+Configured = Callable[[], Configuration]
 
 
 class Ground(Struct, frozen=True, kw_only=True):
@@ -25,4 +28,4 @@ class Ground(Struct, frozen=True, kw_only=True):
     state: State
     clock: Clock
     audit: Audit
-    configured: Callable[[], Configuration]
+    configured: Configured

@@ -14,6 +14,7 @@ from llmgateway.control.ground import Ground
 from llmgateway.control.models import Models
 from llmgateway.control.moments import in_future, now_of
 from llmgateway.control.people import People
+from llmgateway.control.plain import plain
 from llmgateway.domain.catalog import Catalog
 from llmgateway.domain.errors import Conflict, InvalidRequest, NoSuchModel, StoreUnavailable
 from llmgateway.domain.keys import PREFIX, Key, State as KeyState, digest_of, mint, mint_for
@@ -77,7 +78,7 @@ def key_view(key: Key, last_used_at: datetime | None = None) -> dict[str, Any]:
     """As JSON."""
     fields = {name: getattr(key, name) for name in KeyView.__struct_fields__ if name != "prefix"}
     fields["last_used_at"] = last_used_at or key.last_used_at
-    view: dict[str, Any] = msgspec.to_builtins(KeyView(prefix=f"{PREFIX}_{key.id}", **fields), enc_hook=int)
+    view: dict[str, Any] = msgspec.to_builtins(KeyView(prefix=f"{PREFIX}_{key.id}", **fields), enc_hook=plain)
     return view
 
 
@@ -139,7 +140,7 @@ class Keys:
         return await self.change(actor, key_id, KeyChanges(state="revoked"))
 
     async def rotate(self, actor: Actor, key_id: str, overlap: timedelta = OVERLAP) -> Issued:
-        """A new secret for the same id. The one before stays valid for `overlap`; the one before that ends now."""
+        """A new secret for the same id. The last one is valid for `overlap`; the one before it ends now."""
         if not timedelta() <= overlap <= LONGEST_OVERLAP:
             raise InvalidRequest(f"At most {LONGEST_OVERLAP.days} days may overlap.", param="overlap_seconds")
         token, now = mint_for(key_id), now_of(self._clock)

@@ -1,6 +1,7 @@
 """Users: made by hand or with their first key, given roles and limits, suspended."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from llmgateway.control.changes import announce, document_of, each, given, need,
 from llmgateway.control.checks import email_in, limits_in, optional_name, user_id_in
 from llmgateway.control.ground import Ground
 from llmgateway.control.moments import now_of
+from llmgateway.control.plain import plain
 from llmgateway.domain.errors import Conflict, InvalidRequest, shown
 from llmgateway.domain.limits import Limits
 from llmgateway.domain.people import Role, User, UserState
@@ -39,15 +41,28 @@ class UserChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     state: UserState | UnsetType = UNSET
 
 
+class UserView(Struct, frozen=True, kw_only=True):
+    """A user as operators see it."""
+
+    id: str
+    created_at: datetime
+    name: str | None
+    email: str | None
+    roles: tuple[Role, ...]
+    project: str | None
+    limits: Limits
+    state: UserState
+
+
 def user_view(user: User) -> dict[str, Any]:
     """As JSON."""
-    view: dict[str, Any] = msgspec.to_builtins(user, enc_hook=int)
-    del view["revision"]
+    fields = {name: getattr(user, name) for name in UserView.__struct_fields__}
+    view: dict[str, Any] = msgspec.to_builtins(UserView(**fields), enc_hook=plain)
     return view
 
 
 class People:
-    """A change to a user is announced for each of the user's keys: what is cached of a key tells of its owner."""
+    """A change to a user is announced for each of the user's keys: caches hold the owner with the key."""
 
     def __init__(self, ground: Ground) -> None:
         self._store = ground.store

@@ -147,11 +147,7 @@ def csv_of(report: UsageReport) -> str:
 
 def record_view(record: Document) -> dict[str, Any]:
     """As JSON."""
-    tokens = record["tokens"]
-    return {
-        **record, "at": written(record["at"]), "ended_at": written(record["ended_at"]),
-        "tokens": {**tokens, "total": tokens["prompt"] + tokens["completion"]},
-    }  # fmt: skip
+    return {**record, "at": written(record["at"]), "ended_at": written(record["ended_at"])}
 
 
 def _cell(value: str | None) -> str:

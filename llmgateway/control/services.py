@@ -1,12 +1,11 @@
 """All use cases over one store, put together."""
 
-from collections.abc import Callable
 from typing import Self
 
 from msgspec import Struct
 
 from llmgateway.control.audit import Audit
-from llmgateway.control.ground import Configuration, Ground
+from llmgateway.control.ground import Configured, Ground
 from llmgateway.control.keys import Keys
 from llmgateway.control.models import Models
 from llmgateway.control.people import People
@@ -24,9 +23,7 @@ class Control(Struct, frozen=True, kw_only=True):
     audit: Audit
 
     @classmethod
-    def over(
-        cls, store: Store, state: State, clock: Clock, *, pepper: bytes, configured: Callable[[], Configuration]
-    ) -> Self:
+    def over(cls, store: Store, state: State, clock: Clock, *, pepper: bytes, configured: Configured) -> Self:
         audit = Audit(store, clock)
         ground = Ground(store=store, state=state, clock=clock, audit=audit, configured=configured)
         people, models = People(ground), Models(ground)

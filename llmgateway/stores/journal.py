@@ -111,6 +111,7 @@ class FileJournal:
                 "The gateway cannot write its ledger now; nothing was charged.", retry_after=5
             )
         self._open[record.id] = record
+        self._commit()
 
     def progress(self, records: Iterable[Record]) -> None:
         self._append(
@@ -120,6 +121,7 @@ class FileJournal:
     def settle(self, record: Record) -> None:
         self._open.pop(record.id, None)
         self.unshipped += 1
+        self._commit()
         if not self._append(frame(SETTLE, _encode(record))):
             self._overflow.append(record)  # even the head-room is used up: the store is its only chance
         elif self._keeps_up:
@@ -233,9 +235,13 @@ class FileJournal:
             self._failed("append", OSError(errno.ENOSPC, "no room for another segment"))
             return False
         segment.append(data)
+        return True
+
+    def _commit(self) -> None:
+        """Has what was appended synced with the next group. Progress waits for others, at most a second: it
+        is an estimate."""
         if not self._dirty.is_set():
             self._dirty.set()
-        return True
 
     def _rotate(self) -> bool:
         """Goes on in the spare segment: first all that is open, and after a failed sync all that may be
@@ -275,10 +281,7 @@ class FileJournal:
             self._dirty.wait(timeout=1)
             self._dirty.clear()
             current = self._segments[-1]
-            for segment in {
-                current,
-                synced or current,
-            }:  # after a rotation, the last of the one before as well
+            for segment in {current, synced or current}:  # after a rotation, the one before as well
                 self._sync(segment)
             synced = current
             self._lay_out_spare()

@@ -1,6 +1,7 @@
 """The embedded truth: documents and the ledger in one SQLite file."""
 
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -27,6 +28,7 @@ from llmgateway.stores.usage import (
 )
 
 PATIENCE = 2.0  # seconds
+SWITCH_SECONDS = 0.0001
 BUCKET_MS = 15 * 60 * 1000  # every zone's offset, and so every local midnight, is a multiple of it
 DATE = "$date"  # how JSON, which has none, holds a time
 BATCHES: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)  # rows of one statement; each is kept compiled
@@ -154,11 +156,16 @@ async def open_sqlite(path: Path, patience: float = PATIENCE) -> AsyncIterator[S
     """`patience` bounds every call, in seconds. Raises `StoreUnavailable` when the file cannot be used, but
     not when another process only holds its lock."""
     file = SqliteFile(path, patience)
+    before = sys.getswitchinterval()
+    # A busy event loop lets go of the interpreter's lock at each turn, for too short for a thread to wake up in,
+    # and each time the thread begins its wait anew: for seconds. So it must be able to insist within a turn.
+    sys.setswitchinterval(min(before, SWITCH_SECONDS))
     try:
         with contextlib.suppress(Locked):
             await file.read(lambda connection: None)
         yield SqliteStore(file)
     finally:
+        sys.setswitchinterval(before)
         await file.close()
 
 

@@ -61,7 +61,9 @@ class LocalReply:
 class WithLocal:
     """Implements `domain.ports.Upstream`: providers of `local` answer here, all others over their sockets."""
 
-    def __init__(self, upstream: Upstream, local: Mapping[str, Callable[[UpstreamRequest], LocalReply]]) -> None:
+    def __init__(
+        self, upstream: Upstream, local: Mapping[str, Callable[[UpstreamRequest], LocalReply]]
+    ) -> None:
         self.order = upstream.order
         self._send = upstream.send
         self._local = local

@@ -44,11 +44,13 @@ class _Watched(asyncio.StreamReaderProtocol):
 
 
 class ScriptedUpstream:
-    """`calls` are the requests to models, `counts` those to tokenisers, each in the order of arrival."""
+    """`calls` are the requests to models, `counts` those to tokenisers, `probes` those that only look what is
+    there, each in the order of arrival."""
 
     def __init__(self, port: int = 0) -> None:
         self.calls: list[Call] = []
         self.counts: list[Call] = []
+        self.probes: list[Call] = []
         self.accepted_connections = 0
         self.closed_connections = 0
         self.port = port
@@ -152,8 +154,8 @@ class ScriptedUpstream:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Reads and answers one request; whether the connection can be used again."""
-        call = await read_call(reader, len(self.calls) + len(self.counts) + 1)
-        (self.counts if call.is_counting else self.calls).append(call)
+        call = await read_call(reader, len(self.calls) + len(self.counts) + len(self.probes) + 1)
+        self._ledger_of(call).append(call)
         exchange = Exchange(call, writer, self._gates[call.model])
         try:
             await self._behaviour(call)(exchange)
@@ -166,6 +168,11 @@ class ScriptedUpstream:
             if call.ending == "open":
                 call.ending = "broken"
         return exchange.reusable
+
+    def _ledger_of(self, call: Call) -> list[Call]:
+        if call.is_counting:
+            return self.counts
+        return self.probes if call.method == "GET" else self.calls
 
     def _behaviour(self, call: Call) -> Behaviour:
         if call.is_counting:

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,6 +18,7 @@ import pytest
 
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.ports import UsageQuery
+from llmgateway.stores.alongside import alongside
 from llmgateway.stores.sqlite import SqliteStore, open_sqlite
 from tests.stores.contract import key
 from tests.stores.samples import NOON, record
@@ -38,6 +40,7 @@ sys.stdin.read()
 INSERT_USER = """
 import asyncio, sys
 from pathlib import Path
+from llmgateway.stores.alongside import alongside
 from llmgateway.stores.sqlite import open_sqlite
 async def main():
     async with open_sqlite(Path(sys.argv[1]), 10) as store:
@@ -244,3 +247,21 @@ async def test_an_endless_query_is_cut_off(store: SqliteStore) -> None:
     assert store.is_healthy()
 
 
+
+
+async def test_a_busy_event_loop_does_not_starve_the_thread(store: SqliteStore) -> None:
+    async def spin() -> None:
+        while True:
+            turn = time.perf_counter() + 0.0003
+            while time.perf_counter() < turn:
+                pass
+            await asyncio.sleep(0)
+
+    chance, took = random.Random(1), list[float]()
+    async with alongside(spin()):
+        for _ in range(10):
+            made = [record(chance) for _ in range(200)]
+            began = time.perf_counter()
+            await store.append(made)
+            took.append(time.perf_counter() - began)
+    assert max(took) < PATIENCE

@@ -1,0 +1,210 @@
+"""What the operators' API does: each operation takes what was asked, and gives what is answered as JSON."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+from starlette.responses import Response
+
+from llmgateway.control.audit import Actor, AuditLine
+from llmgateway.control.keys import OVERLAP, Issued, KeyChanges, KeyView, NewKey, key_view
+from llmgateway.control.models import ModelEntry, model_view
+from llmgateway.control.moments import written
+from llmgateway.control.people import NewUser, UserChanges, user_view
+from llmgateway.control.replicas import ReplicaView, Seen, replica_views
+from llmgateway.control.reports import Limit, RecordsAsk, UsageAsk, csv_of, record_view, usage_view
+from llmgateway.control.services import Control
+from llmgateway.domain.keys import State as KeyState
+from llmgateway.domain.people import UserState
+from llmgateway.domain.ports import Clock
+
+PAGING = ("limit", "after")
+OVERLAP_SECONDS, LONGEST_OVERLAP_SECONDS = int(OVERLAP.total_seconds()), 30 * 86_400
+
+
+class Desk(Struct, frozen=True, kw_only=True):
+    """What operators work with: `replicas` tells the health of upstreams, `config` all settings, masked."""
+
+    control: Control
+    clock: Clock
+    replicas: Seen
+    config: Callable[[], Mapping[str, Any]]
+
+
+class Call(Struct, frozen=True):
+    """`id` is the part of the path that names the subject, empty where there is none."""
+
+    actor: Actor
+    id: str
+
+
+class Listed(Struct, frozen=True):
+    """One page of a list."""
+
+    data: list[Any]
+    next: str | None = None
+
+
+class Nothing(Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks for nothing more than the path says."""
+
+
+class PageAsk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    limit: Limit = 100
+    after: str | None = None
+
+
+class KeysAsk(PageAsk, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    user: str | None = None
+    state: KeyState | None = None
+    project: str | None = None
+
+
+class UsersAsk(PageAsk, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    state: UserState | None = None
+    project: str | None = None
+
+
+class AuditAsk(PageAsk, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    who: str | None = None
+    action: str | None = None
+    target: str | None = None
+    result: str | None = None
+
+
+class Rotation(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long the key before stays valid; 0 ends it at once."""
+
+    overlap_seconds: Annotated[int, Meta(ge=0, le=LONGEST_OVERLAP_SECONDS)] = OVERLAP_SECONDS
+
+
+class IssuedKey(KeyView, frozen=True, kw_only=True):
+    """A key with its clear text, shown this once."""
+
+    key: str
+
+
+class Deleted(Struct, frozen=True, kw_only=True):
+    id: str
+    deleted: bool
+
+
+Run = Callable[[Desk, Call, Any], Awaitable[object]]
+
+# --- keys ---
+
+
+async def create_key(desk: Desk, call: Call, asked: NewKey) -> object:
+    return _issued(await desk.control.keys.create(call.actor, asked))
+
+
+async def list_keys(desk: Desk, call: Call, asked: KeysAsk) -> Listed:
+    found, following = await desk.control.keys.page(_filters(asked), limit=asked.limit, after=asked.after)
+    return Listed([key_view(key) for key in found], following)
+
+
+async def get_key(desk: Desk, call: Call, asked: Nothing) -> object:
+    key = await desk.control.keys.get(call.id)
+    return key_view(key, await desk.control.keys.last_used_at(key))
+
+
+async def change_key(desk: Desk, call: Call, asked: KeyChanges) -> object:
+    return key_view(await desk.control.keys.change(call.actor, call.id, asked))
+
+
+async def revoke_key(desk: Desk, call: Call, asked: Nothing) -> object:
+    return key_view(await desk.control.keys.revoke(call.actor, call.id))
+
+
+async def rotate_key(desk: Desk, call: Call, asked: Rotation) -> object:
+    overlap = timedelta(seconds=asked.overlap_seconds)
+    return _issued(await desk.control.keys.rotate(call.actor, call.id, overlap))
+
+
+def _issued(issued: Issued) -> dict[str, Any]:
+    return {"key": issued.token.reveal(), **key_view(issued.key)}
+
+
+# --- users ---
+
+
+async def create_user(desk: Desk, call: Call, asked: NewUser) -> object:
+    return user_view(await desk.control.people.create(call.actor, asked))
+
+
+async def list_users(desk: Desk, call: Call, asked: UsersAsk) -> Listed:
+    found, following = await desk.control.people.page(_filters(asked), limit=asked.limit, after=asked.after)
+    return Listed([user_view(user) for user in found], following)
+
+
+async def get_user(desk: Desk, call: Call, asked: Nothing) -> object:
+    return user_view(await desk.control.people.get(call.id))
+
+
+async def change_user(desk: Desk, call: Call, asked: UserChanges) -> object:
+    return user_view(await desk.control.people.change(call.actor, call.id, asked))
+
+
+# --- models ---
+
+
+async def create_model(desk: Desk, call: Call, asked: ModelEntry) -> object:
+    return model_view(await desk.control.models.create(call.actor, asked))
+
+
+async def list_models(desk: Desk, call: Call, asked: PageAsk) -> Listed:
+    found, following = await desk.control.models.page(limit=asked.limit, after=asked.after)
+    return Listed([model_view(model) for model in found], following)
+
+
+async def get_model(desk: Desk, call: Call, asked: Nothing) -> object:
+    return model_view(await desk.control.models.get(call.id))
+
+
+async def change_model(desk: Desk, call: Call, asked: ModelEntry) -> object:
+    return model_view(await desk.control.models.change(call.actor, call.id, asked))
+
+
+async def delete_model(desk: Desk, call: Call, asked: Nothing) -> object:
+    await desk.control.models.delete(call.actor, call.id)
+    return Deleted(id=call.id, deleted=True)
+
+
+# --- what happened ---
+
+
+async def usage(desk: Desk, call: Call, asked: UsageAsk) -> object:
+    report = await desk.control.reports.usage(asked)
+    if asked.format == "csv":
+        name = {"content-disposition": 'attachment; filename="usage.csv"'}
+        return Response(csv_of(report), media_type="text/csv; charset=utf-8", headers=name)
+    return Listed([usage_view(row) for row in report.rows], report.next)
+
+
+async def requests(desk: Desk, call: Call, asked: RecordsAsk) -> Listed:
+    found, following = await desk.control.reports.records(asked)
+    return Listed([record_view(record) for record in found], following)
+
+
+async def audit_lines(desk: Desk, call: Call, asked: AuditAsk) -> Listed:
+    page = await desk.control.audit.page(_filters(asked), limit=asked.limit, after=asked.after)
+    fields = AuditLine.__struct_fields__
+    lines = [{name: line.get(name) for name in fields} | {"at": written(line["at"])} for line in page.data]
+    return Listed(lines, page.next)
+
+
+async def providers(desk: Desk, call: Call, asked: Nothing) -> Listed:
+    catalog = await desk.control.models.catalog()
+    views: list[ReplicaView] = replica_views(catalog, desk.replicas(), desk.clock)
+    return Listed(views)
+
+
+async def config(desk: Desk, call: Call, asked: Nothing) -> object:
+    return desk.config()
+
+
+def _filters(asked: Struct) -> dict[str, str | None]:
+    """The equalities that a list was asked for."""
+    values = {name: getattr(asked, name) for name in asked.__struct_fields__}
+    return {name: value for name, value in values.items() if value is not None and name not in PAGING}

@@ -1,0 +1,127 @@
+"""The operators' API as one table, from which its routes and its part of the OpenAPI document are made."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from llmgateway.admin import operations as do
+from llmgateway.admin.asked import asked_by_body, asked_by_query
+from llmgateway.admin.gate import Gate
+from llmgateway.admin.operations import Call, Desk, Nothing, Run
+from llmgateway.control.audit import AuditLine
+from llmgateway.control.keys import KeyChanges, KeyView, NewKey
+from llmgateway.control.models import ModelEntry
+from llmgateway.control.people import NewUser, UserChanges, UserView
+from llmgateway.control.plain import plain
+from llmgateway.control.replicas import ReplicaView
+from llmgateway.control.reports import RecordsAsk, UsageAsk, UsageView
+from llmgateway.domain.errors import NotFound
+
+WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """`asks` is read from the body, or from the query where the method has no body. `gives` is what is
+    answered, or what a list is of."""
+
+    method: str
+    path: str
+    summary: str
+    run: Run
+    gives: Any
+    asks: Any = Nothing
+    status: int = 200
+    is_list: bool = False
+
+    @property
+    def has_body(self) -> bool:
+        return self.method in WITH_BODY
+
+
+def _list(path: str, summary: str, run: Run, asks: Any, gives: Any) -> Operation:
+    return Operation(method="GET", path=path, summary=summary, run=run, asks=asks, gives=gives, is_list=True)
+
+
+def _one(method: str, path: str, summary: str, run: Run, gives: Any, *, asks: Any = Nothing) -> Operation:
+    return Operation(method=method, path=path, summary=summary, run=run, asks=asks, gives=gives)
+
+
+def _new(path: str, summary: str, run: Run, asks: Any, gives: Any) -> Operation:
+    return Operation(method="POST", path=path, summary=summary, run=run, asks=asks, gives=gives, status=201)
+
+
+KEYS, KEY = "/admin/keys", "/admin/keys/{id}"
+USERS, USER = "/admin/users", "/admin/users/{id:path}"
+MODELS, MODEL = "/admin/models", "/admin/models/{id:path}"
+ROUTES: Sequence[Operation] = (
+    _new(KEYS, "Create a key; it is shown this once", do.create_key, NewKey, do.IssuedKey),
+    _list(KEYS, "All keys, by id", do.list_keys, do.KeysAsk, KeyView),
+    _one("GET", KEY, "A key, with when it was last used", do.get_key, KeyView),
+    _one("PATCH", KEY, "Change, suspend or resume a key", do.change_key, KeyView, asks=KeyChanges),
+    _one("DELETE", KEY, "Revoke a key, for good", do.revoke_key, KeyView),
+    _one("POST", f"{KEY}/rotate", "A new secret for a key; the old one stays valid for a while",
+         do.rotate_key, do.IssuedKey, asks=do.Rotation),
+    _new(USERS, "Create a user", do.create_user, NewUser, UserView),
+    _list(USERS, "All users, by id", do.list_users, do.UsersAsk, UserView),
+    _one("GET", USER, "A user", do.get_user, UserView),
+    _one("PATCH", USER, "Change, suspend or resume a user", do.change_user, UserView, asks=UserChanges),
+    _new(MODELS, "Add a model to the catalogue", do.create_model, ModelEntry, ModelEntry),
+    _list(MODELS, "All models, by id, with where each comes from", do.list_models, do.PageAsk, ModelEntry),
+    _one("GET", MODEL, "A model", do.get_model, ModelEntry),
+    _one("PATCH", MODEL, "Change a model that operators added", do.change_model, ModelEntry, asks=ModelEntry),
+    _one("DELETE", MODEL, "Take a model out that operators added", do.delete_model, do.Deleted),
+    _list("/admin/usage", "Sums of the ledger, as JSON or CSV", do.usage, UsageAsk, UsageView),
+    _list("/admin/requests", "Records of the ledger, newest first", do.requests, RecordsAsk, dict[str, Any]),
+    _list("/admin/audit", "The audit log, newest first", do.audit_lines, do.AuditAsk, AuditLine),
+    _list("/admin/providers", "All replicas, as one worker found them", do.providers, Nothing, ReplicaView),
+    _one("GET", "/admin/config", "All settings in force, secrets masked", do.config, dict[str, Any]),
+)  # fmt: skip
+
+
+class Door:
+    """An ASGI application for one path: nothing of a request is looked at before the gate has let it in."""
+
+    def __init__(self, gate: Gate, desk: Desk, operations: Mapping[str, Operation]) -> None:
+        self._gate = gate
+        self._desk = desk
+        self._operations = operations
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        actor = await self._gate(request)
+        if not self._operations:
+            raise NotFound("There is nothing at this address.")
+        operation = self._operations.get("GET" if request.method == "HEAD" else request.method)
+        if operation is None:
+            allowed = ", ".join(sorted(self._operations))
+            raise HTTPException(405, f"This address takes {allowed}.", headers={"Allow": allowed})
+        read = asked_by_body(operation.asks, request) if operation.has_body else None
+        asked = asked_by_query(operation.asks, request) if read is None else await read
+        result = await operation.run(self._desk, Call(actor, request.path_params.get("id", "")), asked)
+        response = result if isinstance(result, Response) else _json(result, operation.status)
+        response.headers["cache-control"] = "no-store"
+        await response(scope, receive, send)
+
+
+def routes(desk: Desk, gate: Gate) -> list[Route]:
+    """Every path once for all methods, and one for all other paths: whoever is not let in cannot tell which
+    there are. Expected around them: request ids in the request's state, and errors made into answers."""
+    paths: dict[str, dict[str, Operation]] = {}
+    for operation in ROUTES:
+        paths.setdefault(operation.path, {})[operation.method] = operation
+    doors = {path: Door(gate, desk, operations) for path, operations in paths.items()}
+    nowhere = Door(gate, desk, {})
+    return [Route(path, door) for path, door in doors.items()] + [
+        Route(path, nowhere) for path in ("/admin", "/admin/{rest:path}")
+    ]
+
+
+def _json(value: object, status: int) -> Response:
+    return Response(msgspec.json.encode(value, enc_hook=plain), status, media_type="application/json")
