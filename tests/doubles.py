@@ -1,6 +1,5 @@
 """Stand-ins for ports where the real thing cannot be brought into the state that a test needs."""
 
-from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 
 from typing_extensions import override
@@ -42,8 +41,3 @@ class WatchedState(MemoryState):
             raise StoreUnavailable("The state store is away.")
         self.announced.append(change)
         await super().announce(change)
-
-    @override
-    async def changes(self) -> AsyncGenerator[Change, None]:
-        async for change in super().changes():
-            yield change

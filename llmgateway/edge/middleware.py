@@ -7,9 +7,9 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmgateway.domain.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, shown
-from llmgateway.edge.asgi import App, Message, Receive, Scope, Send
 from llmgateway.edge.caller import request_id_of
 from llmgateway.edge.errors import body_of, headers_of, status_of
 from llmgateway.edge.programs import endpoint_at
@@ -22,7 +22,7 @@ Handlers = dict[Any, Callable[[Request, Exception], Response]]
 class Envelope:
     """Pure ASGI, around a whole application. A trailing slash is taken off; nobody is redirected for it."""
 
-    def __init__(self, app: App, new_id: Callable[[], str]) -> None:
+    def __init__(self, app: ASGIApp, new_id: Callable[[], str]) -> None:
         self._app = app
         self._new_id = new_id
 

@@ -54,7 +54,7 @@ PLAIN: Sequence[Plain] = (
     Plain("/health/live", "Whether the process is alive; 200 as long as it is", "nobody", "machines"),
     Plain("/health/ready", "Whether it wants traffic: 200, or 503", "nobody", "machines"),
     Plain("/health", "Both, with versions and the parts that do not answer", "nobody", "machines"),
-    Plain("/metrics", "Metrics for Prometheus; open to all if the settings say so", "admin", "machines", TEXT),
+    Plain("/metrics", "Metrics for Prometheus; open to all where set so", "admin", "machines", TEXT),
     Plain("/openapi.json", "This document", "nobody", "machines"),
     Plain("/docs", "This document, for reading", "nobody", "machines", HTML),
 )
@@ -209,7 +209,7 @@ def _list_of(schema: Schema) -> Schema:
         "required": ["data", "next"],
         "properties": {
             "data": {"type": "array", "items": schema},
-            "next": {**NULLABLE, "description": "What to give as `after` for the next page; null on the last"},
+            "next": {**NULLABLE, "description": "The next page's `after`; null on the last"},
         },
     }
 

@@ -4,6 +4,7 @@ Look-ups go to the process's memory, then the shared cache, then the store. Memo
 for five minutes while neither of the others answers; a change announced by any process is obeyed at once.
 """
 
+from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 
@@ -39,6 +40,7 @@ class Authenticate:
         self._now = clock.monotonic
         self._known: dict[bytes, Known] = {}
         self._unknown: dict[bytes, float] = {}
+        self._changes = 0
 
     async def __call__(self, token: bytes) -> Principal:
         fingerprint = sha256(token).digest()  # memory's own name for it: a third of the HMAC's time
@@ -48,17 +50,23 @@ class Authenticate:
         key_id = id_of(token)
         if key_id is None or self._unknown.get(fingerprint, 0.0) > self._now():
             raise NotAuthenticated
+        changes = self._changes
         try:
             document = await self._look_up(key_id)
         except StoreUnavailable:
+            known = self._known.get(fingerprint)
             if known is not None and self._now() < known.stale_until:
                 return known.principal
             raise
-        return self._judge(fingerprint, digest_of(token, self._pepper).hex(), document)
+        known = self._judge(fingerprint, digest_of(token, self._pepper).hex(), document)
+        if changes == self._changes:  # else what was read may be what was just changed: not to be remembered
+            self._remember(fingerprint, known)
+        return known.principal
 
     def forget(self, change: Change) -> None:
         """Obeys an announced change. After a gap in the announcements nothing is fresh, but an outage may
         still use it."""
+        self._changes += 1
         if change.topic == "keys" and change.id is not None:
             self._known = {
                 d: known for d, known in self._known.items() if known.principal.key_id != change.id
@@ -81,13 +89,11 @@ class Authenticate:
             return None
         owner = await self._store.get("users", document["user"])
         document = {**document, "owner_state": owner["state"] if owner else "active"}
-        try:
+        with suppress(StoreUnavailable):  # the next one asks the store again
             await self._state.cache_key(document, SHARED_SECONDS)
-        except StoreUnavailable:
-            pass  # the next one asks the store again
         return document
 
-    def _judge(self, fingerprint: bytes, digest: str, document: Document | None) -> Principal:
+    def _judge(self, fingerprint: bytes, digest: str, document: Document | None) -> Known:
         now, date = self._now(), self._clock.now()
         key = None if document is None else msgspec.convert(document, Key)
         if (
@@ -100,12 +106,13 @@ class Authenticate:
             self._unknown[fingerprint] = now + UNKNOWN_SECONDS
             self._known.pop(fingerprint, None)
             raise NotAuthenticated
+        ends = _seconds_left(key, digest, date)
+        return Known(principal_of(key), now + min(FRESH_SECONDS, ends), now + min(STALE_SECONDS, ends))
+
+    def _remember(self, fingerprint: bytes, known: Known) -> None:
         if len(self._known) >= MOST_KNOWN:
             self._known.pop(next(iter(self._known)))
-        ends = _seconds_left(key, digest, date)
-        known = Known(principal_of(key), now + min(FRESH_SECONDS, ends), now + min(STALE_SECONDS, ends))
         self._known[fingerprint] = known
-        return known.principal
 
 
 def _seconds_left(key: Key, digest: str, date: datetime) -> float:

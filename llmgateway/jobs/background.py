@@ -20,6 +20,10 @@ class Background:
         task.add_done_callback(self._ended)
         return task
 
+    def begin(self, *works: Coroutine[Any, Any, Any]) -> None:
+        for work in works:
+            _ = self.create_task(work)
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -169,8 +169,8 @@ class MongoStore:
         await self._breaker.watch(self._probe)
 
     async def keep_indexed(self) -> NoReturn:
-        """Creates the indexes whenever the server has come back: it may be empty then. Nothing waits for them,
-        since they only make it faster."""
+        """Creates the indexes whenever the server has come back, maybe empty. Nothing waits for them:
+        they only make it faster."""
         while True:
             await self._breaker.closed()
             try:

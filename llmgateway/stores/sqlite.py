@@ -157,7 +157,7 @@ async def open_sqlite(path: Path, patience: float = PATIENCE) -> AsyncIterator[S
     not when another process only holds its lock."""
     file = SqliteFile(path, patience)
     before = sys.getswitchinterval()
-    # A busy event loop lets go of the interpreter's lock at each turn, for too short for a thread to wake up in,
+    # A busy event loop lets go of the interpreter's lock at each turn, for too short for a thread to wake up,
     # and each time the thread begins its wait anew: for seconds. So it must be able to insist within a turn.
     sys.setswitchinterval(min(before, SWITCH_SECONDS))
     try:

@@ -1,0 +1,7 @@
+"""`python -m llmgateway`."""
+
+import sys
+
+from llmgateway.cli import main
+
+sys.exit(main())

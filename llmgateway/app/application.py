@@ -1,0 +1,169 @@
+"""The ASGI application: its life, its surfaces, and its end."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+
+from llmgateway import __version__
+from llmgateway.admin import routes as admin
+from llmgateway.admin.gate import Gate
+from llmgateway.admin.operations import Desk
+from llmgateway.app.in_force import InForce
+from llmgateway.app.services import Services, open_services, samples_of
+from llmgateway.domain.errors import ShuttingDown
+from llmgateway.domain.ids import uuid7
+from llmgateway.domain.ports import SystemClock
+from llmgateway.edge.machines import Condition, Exposition, Machines
+from llmgateway.edge.middleware import HANDLERS, Envelope
+from llmgateway.edge.models import Models
+from llmgateway.edge.programs import Programs, endpoint_at
+from llmgateway.flow.authenticate import STALE_SECONDS
+from llmgateway.jobs.ticks import every
+from llmgateway.observability.exposition import exposed
+from llmgateway.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOOK_PERIOD = 1.0  # seconds between two looks at how the parts are
+CUT_SECONDS = 5.0  # for calls that were cut off to come to their end
+SHIP_SECONDS = 10.0  # for the last records to reach the store
+WAIT_STEP = 0.05
+
+
+class Llmgateway(Starlette):
+    """Calls go their own way, before middleware and router: they are nearly all there is."""
+
+    def __init__(self, settings: Settings, *, drain_pause: float | None = None) -> None:
+        super().__init__(exception_handlers=HANDLERS, lifespan=lambda _: self._live())
+        self.router.redirect_slashes = False
+        self._in_force = InForce(settings)
+        self._drain_pause = drain_pause
+        self._clock = SystemClock()
+        self._unready: str | None = "starting"
+        self._is_drained = False
+        self._store_seen_at = float("-inf")
+        self._hurried = asyncio.Event()
+        self._services: Services | None = None
+        self._programs: Programs | None = None
+        self._others = Envelope(super().__call__, lambda: uuid7(self._clock.now()))
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        endpoint = endpoint_at(scope["path"]) if scope["method"] == "POST" else None
+        if endpoint is not None and self._programs is not None:
+            await self._programs(scope, receive, cast(CoroutineSend, send), endpoint)
+        else:
+            await self._others(scope, receive, send)
+
+    # --- life ---
+
+    @asynccontextmanager
+    async def _live(self) -> AsyncIterator[None]:
+        async with open_services(self._in_force, self._clock) as services:
+            self._mount(services)
+            self._look(services)
+            services.background.begin(every(LOOK_PERIOD, lambda: self._look(services)))
+            gc.collect()
+            gc.freeze()  # what is there now stays: it is not looked through again
+            gc.set_threshold(50_000, 50, 50)
+            self._unready = None
+            yield
+            await self.drain()
+            await services.shipper.drain(SHIP_SECONDS)
+
+    async def drain(self) -> None:
+        """Not ready; then, when load balancers have noticed, nothing new; then what is open ends, or is
+        cut off."""
+        if self._services is None or self._is_drained:
+            return
+        gateway, settings = self._services.gateway, self._in_force.settings
+        log.info("draining")
+        self._unready = "draining"
+        pause = settings.drain_pause if self._drain_pause is None else self._drain_pause
+        await self._wait(lambda: False, pause)
+        gateway.admit.is_open = False
+        await self._wait(lambda: not gateway.watch.calls, settings.drain)
+        if gateway.watch.calls:
+            log.warning("calls are cut off", extra={"fields": {"records": len(gateway.watch.calls)}})
+            reason = ShuttingDown("The gateway is shutting down; please try again.", retry_after=1)
+            gateway.watch.interrupt_all(reason)
+            self._hurried.clear()
+            await self._wait(lambda: not gateway.watch.calls, CUT_SECONDS)
+        self._is_drained = True
+
+    def hurry(self) -> None:
+        """Ends what the drain waits for."""
+        self._hurried.set()
+
+    async def _wait(self, is_over: Callable[[], bool], seconds: float) -> None:
+        until = self._clock.monotonic() + seconds
+        while not is_over() and not self._hurried.is_set() and self._clock.monotonic() < until:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), WAIT_STEP)
+
+    # --- surfaces ---
+
+    def _mount(self, services: Services) -> None:
+        settings, gateway = self._in_force.settings, services.gateway
+        assert settings.admin_key is not None, "an embedded gateway makes one, in production it is required"
+        self._services = services
+        self._programs = Programs(gateway, self._clock, max_body=settings.max_body)
+        machines = Machines(
+            condition=lambda: self._condition(services),
+            metrics=lambda accept: exposition_of(services, accept),
+            metrics_for=settings.metrics,
+            admin_key=settings.admin_key,
+        )
+        models = Models(
+            gateway.authenticate,
+            gateway.route,
+            services.count,
+            currency=settings.currency,
+            max_body=settings.max_body,
+        )
+        desk = Desk(
+            control=services.control,
+            clock=self._clock,
+            replicas=services.upstream.replicas.seen,
+            config=lambda: self._in_force.settings.masked(),
+        )
+        operators = admin.routes(desk, Gate(settings.admin_key))
+        self.router.routes[:] = [*machines.routes(), *models.routes(), *operators]
+
+    def _condition(self, services: Services) -> Condition:
+        is_blind = self._clock.monotonic() - self._store_seen_at > STALE_SECONDS
+        parts = (services.store, services.state)
+        return Condition(
+            version=__version__,
+            config_version=self._in_force.version,
+            unready=self._unready or ("nobody can be authenticated" if is_blind else None),
+            degraded=tuple(part.name for part in parts if not part.is_healthy()),
+        )
+
+    def _look(self, services: Services) -> None:
+        """Notes when the store was last seen, and tells the other processes' scrapers how this one is."""
+        if services.store.is_healthy():
+            self._store_seen_at = self._clock.monotonic()
+        if services.board is not None:
+            services.board.publish(samples_of(services))
+
+
+def exposition_of(services: Services, accept: str) -> Exposition:
+    """The metrics of all processes of this machine."""
+    board = services.board
+    others = () if board is None else board.others()
+    return Exposition(*exposed([samples_of(services), *others], accept, alone=board is None))
+
+
+def create_app(settings: Settings, *, drain_pause: float | None = None) -> Llmgateway:
+    """`drain_pause` goes before the file's. Nothing is opened before the lifespan begins."""
+    return Llmgateway(settings, drain_pause=drain_pause)

@@ -1,0 +1,50 @@
+"""What may change while the gateway runs: the configuration file, and so the models, prices and defaults."""
+
+import logging
+
+from llmgateway.control.ground import Configuration
+from llmgateway.domain.catalog import Model, Target
+from llmgateway.domain.entries import Defaults
+from llmgateway.settings import BadSettings, ConfigWatch, Settings, of_this_process, read_file
+
+log = logging.getLogger(__name__)
+
+ECHO = Model(id="echo", targets=(Target(provider="echo", url="", model="echo"),), source="built-in")
+NEEDS_RESTART = ("stores", "max_body", "limits")  # of the file
+
+
+class InForce:
+    """The settings in force, replaced whole. `version` counts from 1."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.version = 1
+        self._watch = ConfigWatch(settings.config) if settings.config else None
+
+    def configuration(self) -> Configuration:
+        settings = self.settings
+        built_in = () if settings.is_production else (ECHO,)
+        return Configuration(
+            base_models=(*settings.models, *built_in),
+            defaults=Defaults(currency=settings.currency, deadlines=settings.deadlines, source="admin"),
+            time_zone=settings.time_zone,
+        )
+
+    def take_over_changes(self) -> bool:
+        """Whether a new file is in force. A wrong one is complained about, and the old one stays."""
+        if self._watch is None or not self._watch.changed():
+            return False
+        try:
+            changed = self.settings.with_file(read_file(self._watch.path, of_this_process()))
+        except BadSettings as bad:
+            fields = {"complaints": bad.complaints}
+            log.error("the changed configuration file is not taken over", extra={"fields": fields})  # noqa: TRY400
+            return False
+        before, after = self.settings.file, changed.file
+        later = [name for name in NEEDS_RESTART if getattr(before, name) != getattr(after, name)]
+        self.settings = changed
+        self.version += 1
+        log.info("the changed configuration file is taken over", extra={"fields": {"version": self.version}})
+        if later:
+            log.warning("some changes need a restart", extra={"fields": {"settings": later}})
+        return True

@@ -1,0 +1,205 @@
+"""Everything that is open while the gateway runs, as one frozen value, and in which order it comes and
+goes."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from secrets import token_hex
+
+from msgspec import Struct
+
+from llmgateway import __version__
+from llmgateway.app.in_force import InForce
+from llmgateway.app.memory import alone, open_memory
+from llmgateway.control.models import load_catalog
+from llmgateway.control.services import Control
+from llmgateway.domain.call import Record
+from llmgateway.domain.catalog import Catalog
+from llmgateway.domain.ports import Change, Clock, State, Store
+from llmgateway.domain.sweep import Sweep, Timed
+from llmgateway.edge.errors import status_of
+from llmgateway.flow.account import Account
+from llmgateway.flow.admit import Admit
+from llmgateway.flow.authenticate import Authenticate
+from llmgateway.flow.count import Count
+from llmgateway.flow.gateway import Gateway
+from llmgateway.flow.relay import Relay
+from llmgateway.flow.route import Route
+from llmgateway.flow.vigil import Watch
+from llmgateway.jobs.background import Background
+from llmgateway.jobs.probe import Capabilities, keep_probing
+from llmgateway.jobs.ship import Recovery, Shipper
+from llmgateway.jobs.ticks import CONFIG_PERIOD, Reload, every, heed_changes, turn_sweep
+from llmgateway.observability.exposition import Board
+from llmgateway.observability.logs import CallLog, console_line, json_line
+from llmgateway.observability.metrics import CallMetrics, Sample
+from llmgateway.providers.echo import Echo
+from llmgateway.providers.openai import OpenAI
+from llmgateway.settings import Settings
+from llmgateway.stores.journal import Batch, FileJournal
+from llmgateway.upstream.client import UpstreamClient
+from llmgateway.upstream.local import LocalReply, WithLocal
+
+MOST_IN_FLIGHT = 10_000  # calls of one worker
+START_SECONDS = 1.0  # what the start waits for a store that may be away
+FLUSH_PERIOD = 0.25  # seconds between two writes of calls' log lines
+JOURNAL, METRICS = "journal", "metrics"  # in the data directory
+
+Sink = Callable[[Record], None]
+
+
+class Services(Struct, frozen=True, kw_only=True):
+    """All parts."""
+
+    in_force: InForce
+    store: Store
+    state: State
+    journal: FileJournal
+    shipper: Shipper[Batch]
+    recovery: Recovery
+    gateway: Gateway
+    upstream: UpstreamClient
+    count: Count
+    control: Control
+    metrics: CallMetrics
+    board: Board | None
+    background: Background
+
+
+@asynccontextmanager
+async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Services]:
+    """Everything is closed in reverse order. Recovery comes before the first call."""
+    settings = in_force.settings
+    async with AsyncExitStack() as stack:
+        stack.enter_context(alone(settings))
+        store, state = await stack.enter_async_context(open_memory(settings))
+        worker = f"{os.getpid()}-{token_hex(4)}"
+        journal = stack.enter_context(FileJournal(settings.data_dir / JOURNAL, worker=worker))
+        background = await stack.enter_async_context(Background())
+        connections = Sweep[Timed]()
+        upstream = UpstreamClient(connections, clock.monotonic)
+        stack.callback(upstream.close)
+        count = Count(everywhere := with_echo(upstream, clock))
+        route = Route(Catalog(in_force.configuration().base_models), upstream.order)
+        metrics = CallMetrics(lambda name: _id_of(route.catalog, name))
+        sinks: tuple[Sink, ...] = (metrics, *call_logs(settings, stack, background))
+        gateway = Gateway(
+            Authenticate(store, state, pepper=pepper_of(settings), clock=clock),
+            route,
+            Admit(MOST_IN_FLIGHT),
+            Account(journal, count, clock, status_of=status_of, sinks=sinks),
+            Relay(everywhere, {"openai": OpenAI(), "echo": OpenAI()}, clock),
+            Watch(background, keepalive=settings.keepalive),
+        )
+        services = Services(
+            in_force=in_force,
+            store=store,
+            state=state,
+            journal=journal,
+            shipper=Shipper(journal, store),
+            recovery=Recovery(journal, journal, clock, sinks=sinks),
+            gateway=gateway,
+            upstream=upstream,
+            count=count,
+            control=control_over(in_force, store, state, clock),
+            metrics=metrics,
+            board=Board(settings.data_dir / METRICS) if settings.is_production else None,
+            background=background,
+        )
+        background.begin(turn_sweep(connections, clock), turn_sweep(gateway.watch.calls, clock))
+        await begin_work(services, clock)
+        yield services
+
+
+def pepper_of(settings: Settings) -> bytes:
+    assert settings.key_pepper is not None, "an embedded gateway makes one, in production it is required"
+    return settings.key_pepper.reveal().encode()
+
+
+def control_over(in_force: InForce, store: Store, state: State, clock: Clock) -> Control:
+    pepper = pepper_of(in_force.settings)
+    return Control.over(store, state, clock, pepper=pepper, configured=in_force.configuration)
+
+
+def with_echo(upstream: UpstreamClient, clock: Clock) -> WithLocal:
+    echo = Echo(clock.now)
+    return WithLocal(upstream, {"echo": lambda request: LocalReply(*echo.answer(request))})
+
+
+def call_logs(settings: Settings, stack: AsyncExitStack, background: Background) -> Iterator[Sink]:
+    """One line for every call, where the log's level lets it through."""
+    if settings.log_level not in ("debug", "info"):
+        return
+    log_format = settings.log_format or ("console" if sys.stderr.isatty() else "json")
+    calls = CallLog(sys.stderr.buffer, console_line if log_format == "console" else json_line)
+    stack.callback(calls.flush)
+    background.begin(every(FLUSH_PERIOD, calls.flush))
+    yield calls
+
+
+async def begin_work(services: Services, clock: Clock) -> None:
+    """What dead workers left comes first, then the catalogue; neither waits long for a store that is away."""
+    background, gateway, in_force = services.background, services.gateway, services.in_force
+    capabilities = Capabilities(services.upstream, clock.monotonic)
+
+    async def read_catalog() -> None:
+        configuration = in_force.configuration()
+        catalog = await load_catalog(services.store, configuration.base_models, configuration.defaults)
+        gateway.route.catalog = Catalog(capabilities.applied(catalog))
+
+    reload = Reload(read_catalog, "the catalogue of models")
+
+    def take_over_configuration() -> None:
+        if in_force.take_over_changes():
+            gateway.watch.keepalive = in_force.settings.keepalive
+            reload.soon()
+
+    def heed(change: Change) -> None:
+        gateway.authenticate.forget(change)
+        if change.topic in ("models", "*"):
+            reload.soon()
+
+    services.recovery.look()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(START_SECONDS):
+            if await reload.once():
+                await services.shipper.ship()
+    background.begin(
+        services.shipper.run(),
+        services.recovery.run(),
+        reload.run(),
+        heed_changes(services.state, [heed]),
+        every(CONFIG_PERIOD, take_over_configuration),
+        keep_probing(capabilities, lambda: gateway.route.catalog, reload.soon),
+    )
+
+
+def samples_of(services: Services) -> Sequence[Sample]:
+    """All metrics of this process now."""
+    journal, gateway = services.journal, services.gateway
+    replicas = services.upstream.replicas.seen()
+    values: list[tuple[str, tuple[str, ...], float]] = [
+        ("journal_failures", (), journal.failures),
+        ("recovered_records", (), services.recovery.recovered),
+        ("inflight_requests", (), gateway.admit.in_flight),
+        ("usage_spool_records", (), journal.unshipped),
+        ("usage_spool_bytes", (), journal.bytes_held),
+        ("store_up", (services.store.name,), services.store.is_healthy()),
+        ("store_up", (services.state.name,), services.state.is_healthy()),
+        ("config_version", (), services.in_force.version),
+        ("build_info", (__version__,), 1),
+    ]
+    values += [
+        ("upstream_up", (model.id, target.replica), replicas[target.url].is_up)
+        for model in gateway.route.catalog
+        for target in model.targets
+        if target.url in replicas
+    ]
+    return [*services.metrics.samples(), *(Sample(name, labels, [float(n)]) for name, labels, n in values)]
+
+
+def _id_of(catalog: Catalog, name: str) -> str | None:
+    model = catalog.find(name)
+    return model.id if model else None
