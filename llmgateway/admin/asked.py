@@ -69,4 +69,5 @@ def _in_words(complaint: str, kind: Any) -> tuple[str, str | None]:
     if field["what"] == "required":
         return f"{shown(param)} is missing.", param
     known = kind.__struct_encode_fields__ if issubclass(kind, Struct) and not path else ()
-    return f"{shown(param)} is unknown here{suggestion(field['name'], known)}.", shown(param)
+    likely = suggestion(field["name"], known)
+    return f"{shown(param)} is unknown here{likely}{'' if likely.endswith('?') else '.'}", shown(param)

@@ -7,8 +7,6 @@ bounds heads and unread bodies, and answers what is not HTTP in OpenAI's shape. 
 """
 
 import asyncio
-import http
-import logging
 from collections import deque
 from typing import Any, cast
 from urllib.parse import unquote
@@ -19,174 +17,14 @@ from typing_extensions import override
 from uvicorn.server import ServerState
 
 from llmgateway.domain.errors import InvalidRequest
-from llmgateway.edge.asgi import App, Message, Scope
+from llmgateway.edge.asgi import App
 from llmgateway.edge.errors import body_of
-
-log = logging.getLogger(__name__)
+from llmgateway.edge.exchange import STATUS_LINES, Exchange
 
 MAX_HEAD, MAX_HEADERS = 16 * 1024, 100
 HEAD_SECONDS, BODY_SECONDS, IDLE_SECONDS = 10.0, 30.0, 75.0
 TICK_SECONDS = 2.5
-HIGH_WATER = 64 * 1024  # bytes of a body that wait for the application
 MAX_UNREAD = 16 * 1024 * 1024  # bytes of a body that are read and dropped after the answer
-
-_STATUS_LINES = {
-    int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode("ascii") for status in http.HTTPStatus
-}
-
-
-class Exchange:
-    """One request and its answer: ASGI's `receive` and `send`."""
-
-    __slots__ = (
-        "_body",
-        "_body_ended",
-        "_body_taken",
-        "_chunked",
-        "_connection",
-        "_continue",
-        "_head",
-        "_left",
-        "_waiter",
-        "gone",
-        "is_answered",
-        "keeps_alive",
-        "scope",
-        "started",
-    )
-
-    def __init__(self, connection: "ClientConnection", scope: Scope, *, keeps_alive: bool) -> None:
-        self._connection = connection
-        self._body = b""
-        self._body_ended = self._body_taken = False
-        self._chunked = False
-        self._continue = False
-        self._head = b""
-        self._left = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self.scope = scope
-        self.keeps_alive = keeps_alive
-        self.gone = self.started = self.is_answered = False
-
-    # --- the request ---
-
-    def expect_continue(self) -> None:
-        self._continue = True
-
-    def body_arrived(self, data: bytes) -> None:
-        if not self.is_answered:
-            self._body = self._body + data if self._body else data
-            self.wake()
-            if len(self._body) > HIGH_WATER:
-                self._connection.pause_reading()
-
-    def body_ended(self) -> None:
-        self._body_ended = True
-        self.wake()
-
-    @property
-    def is_read(self) -> bool:
-        return self._body_ended
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def receive(self) -> Message:
-        if self._continue:
-            self._continue = False
-            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while not (self._body or self._body_ended) or self._body_taken:
-            if self.gone or self.is_answered:
-                return {"type": "http.disconnect"}
-            self._connection.resume_reading()
-            self._waiter = self._connection.loop.create_future()
-            await self._waiter
-        if self.gone and not self._body_ended:
-            return {"type": "http.disconnect"}
-        body, self._body = self._body, b""
-        self._body_taken = self._body_ended
-        return {"type": "http.request", "body": body, "more_body": not self._body_ended}
-
-    # --- the answer ---
-
-    async def send(self, message: Message) -> None:
-        connection = self._connection
-        if connection.is_full:
-            await connection.drained()
-        if self.gone:
-            return
-        if not self.started:
-            self._begin(message)
-            return
-        body, more = message.get("body", b""), message.get("more_body", False)
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            if not more:
-                data += b"0\r\n\r\n"
-        else:
-            self._left -= len(body)
-            data = body
-        if self._head:
-            data = self._head + data
-            self._head = b""
-        connection.write(data)
-        if not more:
-            self._end()
-
-    def _begin(self, message: Message) -> None:
-        """Writes the head when the first piece of the body comes, at the latest in the next turn of the
-        loop."""
-        self.started = True
-        status = message["status"]
-        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        length: bytes | None = None
-        for name, value in (*self._connection.default_headers, *message.get("headers", ())):
-            lines.append(b"%b: %b\r\n" % (name, value))
-            if name == b"content-length":
-                length = value
-            elif name == b"connection" and value == b"close":
-                self.keeps_alive = False
-        if self.scope["method"] == "HEAD" or status in (204, 304):
-            length = b"0"
-        if length is None:
-            self._chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-        else:
-            self._left = int(length)
-        if not self.keeps_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines):
-            raise ValueError("a header of the answer holds a line end")
-        self._head = head
-        self._connection.loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        if self._head and not self.gone:
-            head, self._head = self._head, b""
-            self._connection.write(head)
-
-    def _end(self) -> None:
-        self.is_answered = True
-        if self._left and self.scope["method"] != "HEAD":
-            log.error(
-                "an answer's length is not the one announced", extra={"fields": {"path": self.scope["path"]}}
-            )
-            self.keeps_alive = False
-        self.wake()
-        self._connection.answered(self)
-
-    async def run(self, app: App) -> None:
-        try:
-            await app(self.scope, self.receive, self.send)
-        except Exception:
-            log.exception("an application failed", extra={"fields": {"path": self.scope["path"]}})
-        if (
-            not self.is_answered
-        ):  # broken off on purpose, or by a failure: the client must not take it for whole
-            self._connection.abort()
 
 
 class ClientConnection(asyncio.Protocol):
@@ -257,7 +95,7 @@ class ClientConnection(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._server_state.connections.discard(self)  # type: ignore[arg-type]
+        self._server_state.connections.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         self.resume_writing()
@@ -430,7 +268,7 @@ class ClientConnection(asyncio.Protocol):
         if self._current is None or not self._current.started:
             body = body_of(error)
             head = b"%bcontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-            self.write(head % (_STATUS_LINES[status], len(body)) + body)
+            self.write(head % (STATUS_LINES[status], len(body)) + body)
         if self._current is not None:
             self._current.gone = True
             self._current.wake()

@@ -1,4 +1,4 @@
-"""All use cases over a real SQLite file, with a clock that is set and a configuration that tests can change."""
+"""All use cases over a real SQLite file, with a clock that is set and a configuration that tests change."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,7 +25,7 @@ def model(id: str, *aliases: str, url: str = "http://10.0.0.7:8000/v1") -> Model
 
 
 class Desk:
-    """What a test works with. `authenticate` is another process's: it learns of changes by announcement only."""
+    """What a test works with. `authenticate` is another process's: it learns of changes by announcement."""
 
     def __init__(self, store: SqliteStore) -> None:
         self.store = store

@@ -29,7 +29,8 @@ async def main():
     async with open_sqlite(Path(sys.argv[1]), 20) as store:
         audit = Audit(store, SystemClock())
         actor = Actor(sys.argv[2], "cli")
-        await asyncio.gather(*(audit.write(actor, "test", str(n), result="ok", details={}) for n in range(25)))
+        lines = (audit.write(actor, "test", str(n), result="ok", details={}) for n in range(25))
+        await asyncio.gather(*lines)
 asyncio.run(main())
 """
 
@@ -49,10 +50,16 @@ async def test_every_change_has_its_line(desk: Desk) -> None:
     await desk.control.models.change(ANN, "m", {"context": 5})
     await desk.control.models.delete(ANN, "m")
     assert [(line["action"], line["target"], line["result"]) for line in await lines(desk)] == [
-        ("users.create", "alice", "ok"), ("keys.create", key.id, "ok"), ("keys.change", key.id, "ok"),
-        ("keys.rotate", key.id, "ok"), ("keys.revoke", key.id, "ok"), ("users.change", "alice", "ok"),
-        ("models.create", "m", "ok"), ("models.change", "m", "ok"), ("models.delete", "m", "ok"),
-    ]  # fmt: skip
+        ("users.create", "alice", "ok"),
+        ("keys.create", key.id, "ok"),
+        ("keys.change", key.id, "ok"),
+        ("keys.rotate", key.id, "ok"),
+        ("keys.revoke", key.id, "ok"),
+        ("users.change", "alice", "ok"),
+        ("models.create", "m", "ok"),
+        ("models.change", "m", "ok"),
+        ("models.delete", "m", "ok"),
+    ]
     assert (await lines(desk))[2]["details"] == {"name": "new"}
     verdict = await desk.control.audit.verify()
     assert (verdict.lines, verdict.bad) == (9, None)
@@ -65,11 +72,17 @@ async def test_what_stands_in_a_line(desk: Desk) -> None:
     line.pop("revision")
     digest = line.pop("hash")
     assert line == {
-        "id": "0000000000000001", "at": desk.clock.now(), "who": "user ann", "action": "users.create",
-        "target": "alice", "result": "ok", "request_id": "req-9", "source": "admin 10.0.0.1",
+        "id": "0000000000000001",
+        "at": desk.clock.now(),
+        "who": "user ann",
+        "action": "users.create",
+        "target": "alice",
+        "result": "ok",
+        "request_id": "req-9",
+        "source": "admin 10.0.0.1",
         "details": {"name": None, "email": None, "roles": ["user"], "project": None, "limits": {}},
         "previous": FIRST_PREVIOUS,
-    }  # fmt: skip
+    }
     assert digest == hash_of(line)
 
 
@@ -97,8 +110,13 @@ async def test_refusals_have_lines_with_their_code(desk: Desk) -> None:
     with pytest.raises(NotFound):
         await keys.revoke(ANN, "unknown")
     assert [line["result"] for line in await lines(desk)] == [
-        "ok", "ok", "ok", "conflict", "model_not_found", "not_found",
-    ]  # fmt: skip
+        "ok",
+        "ok",
+        "ok",
+        "conflict",
+        "model_not_found",
+        "not_found",
+    ]
 
 
 async def test_nothing_changes_without_a_line(desk: Desk) -> None:
@@ -122,7 +140,9 @@ async def test_processes_share_one_chain(tmp_path: Path) -> None:
     async with open_sqlite(path, 20) as store:
         await store.ping()
         writers = [
-            await asyncio.create_subprocess_exec(sys.executable, "-c", WRITE, str(path), f"writer {n}", cwd=ROOT)
+            await asyncio.create_subprocess_exec(
+                sys.executable, "-c", WRITE, str(path), f"writer {n}", cwd=ROOT
+            )
             for n in range(3)
         ]
         audit = Audit(store, SetClock())
@@ -186,8 +206,12 @@ async def mongo_audit(mongo_url: str) -> AsyncIterator[tuple[Audit, Audit]]:
 async def test_the_chain_on_mongodb(mongo_audit: tuple[Audit, Audit]) -> None:
     """Large numbers come back as a kind of their own, and still have the same hash."""
     details = {"limits": {"cost_per_month": 2**50}, "price": 0.2, "none": None, "list": ("a", 1)}
-    await asyncio.gather(*(
-        audit.write(ANN, "test", str(n), result="ok", details=details) for n in range(10) for audit in mongo_audit
-    ))  # fmt: skip
+    await asyncio.gather(
+        *(
+            audit.write(ANN, "test", str(n), result="ok", details=details)
+            for n in range(10)
+            for audit in mongo_audit
+        )
+    )
     verdict = await mongo_audit[0].verify()
     assert (verdict.lines, verdict.bad) == (20, None)

@@ -29,7 +29,9 @@ async def test_a_new_key_works_and_makes_its_user(desk: Desk) -> None:
 
 async def test_only_the_digest_is_kept(desk: Desk, tmp_path: Path) -> None:
     token = (await desk.control.keys.create(ANN, NEW)).token.reveal()
-    token2 = (await desk.control.keys.rotate(ANN, (await desk.control.keys.page({}, limit=1))[0][0].id)).token.reveal()
+    token2 = (
+        await desk.control.keys.rotate(ANN, (await desk.control.keys.page({}, limit=1))[0][0].id)
+    ).token.reveal()
     kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     for secret in (token, token2):
         assert secret.encode() not in kept
@@ -48,31 +50,51 @@ async def test_a_key_is_not_shown_in_clear_by_accident(desk: Desk) -> None:
 
 async def test_what_people_see_of_a_key(desk: Desk) -> None:
     new = NewKey(
-        user="alice", name="  CI  ", models=["default", "org/embed", "qwen3-32b"], project="physics",
-        expires_at=datetime(2026, 12, 1, 2, tzinfo=UTC), limits=Limits(tokens_per_day=5),
-    )  # fmt: skip
+        user="alice",
+        name="  CI  ",
+        models=["default", "org/embed", "qwen3-32b"],
+        project="physics",
+        expires_at=datetime(2026, 12, 1, 2, tzinfo=UTC),
+        limits=Limits(tokens_per_day=5),
+    )
     issued = await desk.control.keys.create(ANN, new)
     assert key_view(issued.key) == {
-        "id": issued.key.id, "prefix": f"lgw_{issued.key.id}", "hint": issued.token.reveal()[-4:], "user": "alice",
-        "name": "CI", "project": "physics", "models": ("qwen3-32b", "org/embed"), "limits": {"tokens_per_day": 5},
-        "created_at": "2026-11-20T12:00:00Z", "expires_at": "2026-12-01T02:00:00Z", "last_used_at": None,
-        "state": "active", "previous_until": None,
-    }  # fmt: skip
+        "id": issued.key.id,
+        "prefix": f"lgw_{issued.key.id}",
+        "hint": issued.token.reveal()[-4:],
+        "user": "alice",
+        "name": "CI",
+        "project": "physics",
+        "models": ("qwen3-32b", "org/embed"),
+        "limits": {"tokens_per_day": 5},
+        "created_at": "2026-11-20T12:00:00Z",
+        "expires_at": "2026-12-01T02:00:00Z",
+        "last_used_at": None,
+        "state": "active",
+        "previous_until": None,
+    }
     assert await desk.control.keys.get(issued.key.id) == issued.key
 
 
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
-        ({"models": ["nobody"]}, "models"), ({"models": []}, "models"), ({"name": " "}, "name"),
-        ({"name": "x" * 101}, "name"), ({"name": "a\nb"}, "name"), ({"name": "\ud800"}, "name"),
-        ({"user": ""}, "user"), ({"user": "u" * 201}, "user"), ({"user": ".."}, "user"), ({"user": "a/"}, "user"),
+        ({"models": ["nobody"]}, "models"),
+        ({"models": []}, "models"),
+        ({"name": " "}, "name"),
+        ({"name": "x" * 101}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"name": "\ud800"}, "name"),
+        ({"user": ""}, "user"),
+        ({"user": "u" * 201}, "user"),
+        ({"user": ".."}, "user"),
+        ({"user": "a/"}, "user"),
         ({"expires_at": datetime(2026, 11, 20, 12, tzinfo=UTC)}, "expires_at"),
         ({"expires_at": datetime(2026, 11, 20, 11, 59)}, "expires_at"),  # noqa: DTZ001 - read as UTC
         ({"limits": Limits(tokens_per_day=2**53)}, "limits.tokens_per_day"),
         ({"project": ""}, "project"),
     ],
-)  # fmt: skip
+)
 async def test_what_a_key_cannot_be(desk: Desk, changes: dict[str, object], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await desk.control.keys.create(ANN, msgspec.structs.replace(NEW, **changes))
@@ -172,7 +194,9 @@ async def test_changing_every_field(desk: Desk) -> None:
     key = (await desk.control.keys.create(ANN, msgspec.structs.replace(NEW, models=["default"]))).key
     until = desk.clock.now() + timedelta(days=1)
     changed = await desk.control.keys.change(
-        ANN, key.id, KeyChanges(name="desk", models=["org/embed"], expires_at=until, limits=Limits(requests_per_minute=3))
+        ANN,
+        key.id,
+        KeyChanges(name="desk", models=["org/embed"], expires_at=until, limits=Limits(requests_per_minute=3)),
     )
     assert (changed.name, changed.models, changed.expires_at) == ("desk", ("org/embed",), until)
     assert changed.limits == Limits(requests_per_minute=3)
@@ -184,11 +208,20 @@ async def test_changing_every_field(desk: Desk) -> None:
 
 async def test_changes_at_the_same_time_all_count(desk: Desk) -> None:
     key = (await desk.control.keys.create(ANN, NEW)).key
-    changes = [KeyChanges(name="new"), KeyChanges(models=["org/embed"]), KeyChanges(limits=Limits(tokens_per_day=1)),
-               KeyChanges(state="suspended")]  # fmt: skip
+    changes = [
+        KeyChanges(name="new"),
+        KeyChanges(models=["org/embed"]),
+        KeyChanges(limits=Limits(tokens_per_day=1)),
+        KeyChanges(state="suspended"),
+    ]
     await asyncio.gather(*(desk.control.keys.change(ANN, key.id, one) for one in changes))
     after = await desk.control.keys.get(key.id)
-    assert (after.name, after.models, after.limits.tokens_per_day, after.state) == ("new", ("org/embed",), 1, "suspended")
+    assert (after.name, after.models, after.limits.tokens_per_day, after.state) == (
+        "new",
+        ("org/embed",),
+        1,
+        "suspended",
+    )
     assert after.revision == 4
 
 

@@ -12,9 +12,18 @@ from llmgateway.domain.ports import Change
 from tests.control.desk import ANN, Desk, model
 
 ENTRY: dict[str, Any] = {
-    "id": "org/new", "aliases": ["newest"], "price": {"input": 0.2, "output": 0.8},
-    "targets": [{"provider": "openai", "url": "http://10.0.0.9:8000/v1", "model": "New", "credential": "upstream-secret"}],
-}  # fmt: skip
+    "id": "org/new",
+    "aliases": ["newest"],
+    "price": {"input": 0.2, "output": 0.8},
+    "targets": [
+        {
+            "provider": "openai",
+            "url": "http://10.0.0.9:8000/v1",
+            "model": "New",
+            "credential": "upstream-secret",
+        }
+    ],
+}
 
 
 async def test_a_model_is_added_beside_the_settings(desk: Desk) -> None:
@@ -23,8 +32,10 @@ async def test_a_model_is_added_beside_the_settings(desk: Desk) -> None:
     assert desk.state.announced == [Change("models", "org/new")]
     catalog = await desk.control.models.catalog()
     assert [(one.id, one.source) for one in catalog] == [
-        ("qwen3-32b", "settings"), ("org/embed", "settings"), ("org/new", "admin"),
-    ]  # fmt: skip
+        ("qwen3-32b", "settings"),
+        ("org/embed", "settings"),
+        ("org/new", "admin"),
+    ]
     assert catalog.find("newest") == made
     assert made.targets[0].credential == "upstream-secret"
     assert made.price.input == 200_000
@@ -41,10 +52,15 @@ async def test_credentials_are_shown_to_nobody(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "param"),
-    [({"id": "a b"}, "id"), ({"targets": []}, "targets"), ({"targets": [{"url": "ftp://x"}]}, "targets[0].url"),
-     ({"secret": 1}, "secret"), ({"targets": [{"provider": "nobody", "url": "http://x/v1"}]}, "targets[0].provider"),
-     ({"price": {"input": -1}}, "price.input")],
-)  # fmt: skip
+    [
+        ({"id": "a b"}, "id"),
+        ({"targets": []}, "targets"),
+        ({"targets": [{"url": "ftp://x"}]}, "targets[0].url"),
+        ({"secret": 1}, "secret"),
+        ({"targets": [{"provider": "nobody", "url": "http://x/v1"}]}, "targets[0].provider"),
+        ({"price": {"input": -1}}, "price.input"),
+    ],
+)
 async def test_an_entry_that_cannot_be(desk: Desk, changes: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await desk.control.models.create(ANN, {**ENTRY, **changes})
@@ -75,7 +91,9 @@ async def test_changing_fields_and_putting_them_back(desk: Desk) -> None:
     await desk.control.models.create(ANN, ENTRY)
     changed = await desk.control.models.change(ANN, "org/new", {"context": 4096, "max_choices": 2})
     assert (changed.context, changed.max_choices, changed.aliases) == (4096, 2, ("newest",))
-    back = await desk.control.models.change(ANN, "org/new", {"context": None, "aliases": None, "id": "org/new"})
+    back = await desk.control.models.change(
+        ANN, "org/new", {"context": None, "aliases": None, "id": "org/new"}
+    )
     assert (back.context, back.max_choices, back.aliases) == (None, 2, ())
     for wrong in ({"id": "other"}, {"targets": None}, {"max_output": 0}, {"credential": "x"}):
         with pytest.raises(InvalidRequest):
@@ -101,7 +119,9 @@ async def test_settings_go_before_what_operators_added(desk: Desk) -> None:
     await desk.control.models.delete(ANN, "org/new")  # the hidden one can still be taken out
 
 
-async def test_an_entry_that_cannot_be_any_more_is_left_out(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_entry_that_cannot_be_any_more_is_left_out(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
     await desk.control.models.create(ANN, ENTRY)
     with caplog.at_level(logging.WARNING):
         catalog = await load_catalog(desk.store, [model("a")], Defaults(source="admin", providers=("echo",)))

@@ -15,22 +15,39 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
-        ("2026-11-20T12:00:00Z", NOON), ("2026-11-20t12:00:00z", NOON), ("2026-11-20T12:00Z", NOON),
-        ("2026-11-20T14:00:00+02:00", NOON), ("2026-11-20T14:00:00 02:00", NOON), ("2026-11-20 14:00", NOON),
+        ("2026-11-20T12:00:00Z", NOON),
+        ("2026-11-20t12:00:00z", NOON),
+        ("2026-11-20T12:00Z", NOON),
+        ("2026-11-20T14:00:00+02:00", NOON),
+        ("2026-11-20T14:00:00 02:00", NOON),
+        ("2026-11-20 14:00", NOON),
         ("2026-11-20T12:00:00.5Z", NOON + timedelta(milliseconds=500)),
         ("2026-11-20T12:00:00.123456789Z", NOON + timedelta(microseconds=123456)),
-        ("2026-11-20", datetime(2026, 11, 19, 22, tzinfo=UTC)), ("2026-07-01", datetime(2026, 6, 30, 21, tzinfo=UTC)),
+        ("2026-11-20", datetime(2026, 11, 19, 22, tzinfo=UTC)),
+        ("2026-07-01", datetime(2026, 6, 30, 21, tzinfo=UTC)),
     ],
-)  # fmt: skip
+)
 def test_what_is_understood(text: str, moment: datetime) -> None:
     assert parse_moment(text, HELSINKI, "from") == moment
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "yesterday", "2026-02-30", "2026-11-20T25:00Z", "20261120", "2026-11-20Z", "1969-12-31", "9999-12-31",
-     "2026-11-20T12:00:00+25:00", "٢٠٢٦-11-20", "2026-11-20T12:00:00Z\n", "1700000000"],
-)  # fmt: skip
+    [
+        "",
+        "yesterday",
+        "2026-02-30",
+        "2026-11-20T25:00Z",
+        "20261120",
+        "2026-11-20Z",
+        "1969-12-31",
+        "9999-12-31",
+        "2026-11-20T12:00:00+25:00",
+        "٢٠٢٦-11-20",
+        "2026-11-20T12:00:00Z\n",
+        "1700000000",
+    ],
+)
 def test_what_is_not(text: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse_moment(text, HELSINKI, "from")

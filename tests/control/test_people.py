@@ -13,13 +13,25 @@ from tests.control.desk import ANN, Desk
 
 
 async def test_a_user_comes_back(desk: Desk) -> None:
-    new = NewUser(id="https://idp!alice", name="Alice", email="a@example.org", roles=["user", "admin", "user"], project="p")
+    new = NewUser(
+        id="https://idp!alice",
+        name="Alice",
+        email="a@example.org",
+        roles=["user", "admin", "user"],
+        project="p",
+    )
     made = await desk.control.people.create(ANN, new)
     assert await desk.control.people.get("https://idp!alice") == made
     assert user_view(made) == {
-        "id": "https://idp!alice", "created_at": "2026-11-20T12:00:00Z", "name": "Alice", "email": "a@example.org",
-        "roles": ("user", "admin"), "project": "p", "limits": {}, "state": "active",
-    }  # fmt: skip
+        "id": "https://idp!alice",
+        "created_at": "2026-11-20T12:00:00Z",
+        "name": "Alice",
+        "email": "a@example.org",
+        "roles": ("user", "admin"),
+        "project": "p",
+        "limits": {},
+        "state": "active",
+    }
 
 
 async def test_an_id_is_taken_once(desk: Desk) -> None:
@@ -38,9 +50,13 @@ async def test_many_first_keys_make_one_user(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "param"),
-    [({"email": "nowhere"}, "email"), ({"roles": []}, "roles"), ({"name": ""}, "name"),
-     ({"limits": Limits(cost_per_month=2**60)}, "limits.cost_per_month")],
-)  # fmt: skip
+    [
+        ({"email": "nowhere"}, "email"),
+        ({"roles": []}, "roles"),
+        ({"name": ""}, "name"),
+        ({"limits": Limits(cost_per_month=2**60)}, "limits.cost_per_month"),
+    ],
+)
 async def test_what_a_user_cannot_be(desk: Desk, changes: dict[str, object], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await desk.control.people.create(ANN, NewUser(id="alice", **changes))  # type: ignore[arg-type]
@@ -56,7 +72,10 @@ async def test_suspending_a_user_stops_all_keys(desk: Desk) -> None:
     for one in (*issued, other):
         await desk.call(one.token.reveal())
     await desk.control.people.change(ANN, "alice", UserChanges(state="suspended"))
-    assert set(desk.state.announced) == {Change("users", "alice"), *(Change("keys", one.key.id) for one in issued)}
+    assert set(desk.state.announced) == {
+        Change("users", "alice"),
+        *(Change("keys", one.key.id) for one in issued),
+    }
     for one in issued:
         with pytest.raises(NotAuthenticated):
             await desk.call(one.token.reveal())
@@ -67,7 +86,9 @@ async def test_suspending_a_user_stops_all_keys(desk: Desk) -> None:
 
 async def test_changing_every_field(desk: Desk) -> None:
     await desk.control.people.create(ANN, NewUser(id="alice", name="Alice", email="a@example.org"))
-    changes = UserChanges(name=None, email="b@example.org", roles=["operator"], project="p", limits=Limits(tokens_per_day=1))
+    changes = UserChanges(
+        name=None, email="b@example.org", roles=["operator"], project="p", limits=Limits(tokens_per_day=1)
+    )
     user = await desk.control.people.change(ANN, "alice", changes)
     assert (user.name, user.email, user.roles, user.project) == (None, "b@example.org", ("operator",), "p")
     assert user.limits.tokens_per_day == 1

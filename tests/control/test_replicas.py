@@ -24,7 +24,9 @@ def test_replicas_are_told_by_address() -> None:
     clock.move(timedelta(seconds=10))
     views = replica_views(Catalog([both, model("b", url=HERE), echo]), replicas.seen(), clock)
     assert [(view.replica, view.models, view.in_flight, view.state) for view in views] == [
-        ("echo", ["echo"], 0, "up"), ("10.0.0.7:8000", ["a", "b"], 3, "up"), ("10.0.0.8:8000", ["a"], 0, "ejected"),
-    ]  # fmt: skip
+        ("echo", ["echo"], 0, "up"),
+        ("10.0.0.7:8000", ["a", "b"], 3, "up"),
+        ("10.0.0.8:8000", ["a"], 0, "ejected"),
+    ]
     assert views[2].ejected_until == clock.now() + timedelta(seconds=20)
     assert views[1].ejected_until is None

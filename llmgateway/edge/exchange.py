@@ -1,0 +1,192 @@
+"""One request and its answer on a client's connection, as ASGI's `receive` and `send`."""
+
+import asyncio
+import http
+import logging
+from typing import Protocol
+
+from llmgateway.edge.asgi import App, Message, Scope
+
+log = logging.getLogger(__name__)
+
+HIGH_WATER = 64 * 1024  # bytes of a body that wait for the application
+
+STATUS_LINES = {
+    int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode("ascii") for status in http.HTTPStatus
+}
+
+
+class Wire(Protocol):
+    """The connection that an exchange goes over."""
+
+    loop: asyncio.AbstractEventLoop
+    is_full: bool
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    async def drained(self) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def answered(self, exchange: "Exchange") -> None: ...
+
+
+class Exchange:
+    """One request and its answer: ASGI's `receive` and `send`."""
+
+    __slots__ = (
+        "_body",
+        "_body_ended",
+        "_body_taken",
+        "_chunked",
+        "_connection",
+        "_continue",
+        "_head",
+        "_left",
+        "_waiter",
+        "gone",
+        "is_answered",
+        "keeps_alive",
+        "scope",
+        "started",
+    )
+
+    def __init__(self, connection: Wire, scope: Scope, *, keeps_alive: bool) -> None:
+        self._connection = connection
+        self._body = b""
+        self._body_ended = self._body_taken = False
+        self._chunked = False
+        self._continue = False
+        self._head = b""
+        self._left = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self.scope = scope
+        self.keeps_alive = keeps_alive
+        self.gone = self.started = self.is_answered = False
+
+    # --- the request ---
+
+    def expect_continue(self) -> None:
+        self._continue = True
+
+    def body_arrived(self, data: bytes) -> None:
+        if not self.is_answered:
+            self._body = self._body + data if self._body else data
+            self.wake()
+            if len(self._body) > HIGH_WATER:
+                self._connection.pause_reading()
+
+    def body_ended(self) -> None:
+        self._body_ended = True
+        self.wake()
+
+    @property
+    def is_read(self) -> bool:
+        return self._body_ended
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def receive(self) -> Message:
+        if self._continue:
+            self._continue = False
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while not (self._body or self._body_ended) or self._body_taken:
+            if self.gone or self.is_answered:
+                return {"type": "http.disconnect"}
+            self._connection.resume_reading()
+            self._waiter = self._connection.loop.create_future()
+            await self._waiter
+        if self.gone and not self._body_ended:
+            return {"type": "http.disconnect"}
+        body, self._body = self._body, b""
+        self._body_taken = self._body_ended
+        return {"type": "http.request", "body": body, "more_body": not self._body_ended}
+
+    # --- the answer ---
+
+    async def send(self, message: Message) -> None:
+        connection = self._connection
+        if connection.is_full:
+            await connection.drained()
+        if self.gone:
+            return
+        if not self.started:
+            self._begin(message)
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                data += b"0\r\n\r\n"
+        else:
+            self._left -= len(body)
+            data = body
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        connection.write(data)
+        if not more:
+            self._end()
+
+    def _begin(self, message: Message) -> None:
+        """Writes the head when the first piece of the body comes, at the latest in the next turn of the
+        loop."""
+        self.started = True
+        status = message["status"]
+        lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        length: bytes | None = None
+        for name, value in (*self._connection.default_headers, *message.get("headers", ())):
+            lines.append(b"%b: %b\r\n" % (name, value))
+            if name == b"content-length":
+                length = value
+            elif name == b"connection" and value == b"close":
+                self.keeps_alive = False
+        if self.scope["method"] == "HEAD" or status in (204, 304):
+            length = b"0"
+        if length is None:
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        else:
+            self._left = int(length)
+        if not self.keeps_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines):
+            raise ValueError("a header of the answer holds a line end")
+        self._head = head
+        self._connection.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._head and not self.gone:
+            head, self._head = self._head, b""
+            self._connection.write(head)
+
+    def _end(self) -> None:
+        self.is_answered = True
+        if self._left and self.scope["method"] != "HEAD":
+            log.error(
+                "an answer's length is not the one announced", extra={"fields": {"path": self.scope["path"]}}
+            )
+            self.keeps_alive = False
+        self.wake()
+        self._connection.answered(self)
+
+    async def run(self, app: App) -> None:
+        try:
+            await app(self.scope, self.receive, self.send)
+        except Exception:
+            log.exception("an application failed", extra={"fields": {"path": self.scope["path"]}})
+        if (
+            not self.is_answered
+        ):  # broken off on purpose, or by a failure: the client must not take it for whole
+            self._connection.abort()

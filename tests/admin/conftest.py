@@ -1,0 +1,46 @@
+"""The operators' API over a real store, inside the envelope that it lives in."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from llmgateway.admin.gate import Gate
+from llmgateway.admin.operations import Desk as OperatorsDesk
+from llmgateway.admin.routes import routes
+from llmgateway.domain.ids import uuid7
+from llmgateway.domain.secret import Secret
+from llmgateway.edge.middleware import HANDLERS, Envelope
+from llmgateway.upstream.health import Replicas
+from tests.control.desk import Desk, open_desk
+
+ADMIN_KEY = "operators-credential-0123456789abcdef"
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with open_desk(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def app(desk: Desk) -> Envelope:
+    at_hand = OperatorsDesk(
+        control=desk.control,
+        clock=desk.clock,
+        replicas=Replicas(desk.clock.monotonic).seen,
+        config=lambda: {"settings": {"ADMIN_KEY": "***"}},
+    )
+    inner = Starlette(routes=routes(at_hand, Gate(Secret(ADMIN_KEY))), exception_handlers=HANDLERS)
+    return Envelope(inner, lambda: uuid7(desk.clock.now()))
+
+
+@pytest.fixture
+async def client(app: Envelope) -> AsyncIterator[httpx.AsyncClient]:
+    """Brings the operators' credential."""
+    transport = httpx.ASGITransport(app)
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as opened:
+        yield opened

@@ -1,0 +1,142 @@
+"""The shape of the code, held by tests: mirrors, sizes, layers, and that each gate can fail."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "llmgateway"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+MOST_LINES, MOST_FUNCTION_LINES = 400, 50
+# Modules without logic of their own, each tested through what uses it.
+UNMIRRORED = {
+    "asgi.py": "the application of tests/e2e",
+    "domain/call.py": "values only",
+    "domain/endpoints.py": "a table, compared with the routes in tests/edge/test_openapi.py",
+    "domain/limits.py": "values only; their parsing is tested in tests/domain/test_entries.py",
+    "domain/people.py": "values only",
+    "domain/ports.py": "protocols only",
+    "edge/asgi.py": "tested in tests/edge/test_protocol.py under load",
+    "edge/exchange.py": "tested over real sockets in tests/edge/test_protocol.py",
+    "edge/server.py": "options only",
+    "edge/worker.py": "gunicorn's worker of tests/e2e",
+}
+
+
+def mirror_of(module: Path) -> Path:
+    inside = module.relative_to(PACKAGE)
+    return ROOT / "tests" / inside.parent / f"test_{inside.name}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_has_its_mirror_or_a_reason(module: Path) -> None:
+    name = str(module.relative_to(PACKAGE))
+    assert mirror_of(module).exists() != (name in UNMIRRORED), f"{name}: {mirror_of(module).relative_to(ROOT)}"
+
+
+def test_no_module_is_too_long() -> None:
+    long = {str(m.relative_to(ROOT)): n for m in MODULES if (n := len(m.read_text().splitlines())) > MOST_LINES}
+    assert not long
+
+
+def functions(module: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def test_no_function_is_too_long() -> None:
+    long = [
+        f"{module.relative_to(ROOT)}:{function.name}"
+        for module in MODULES
+        for function in functions(module)
+        if (function.end_lineno or 0) - function.lineno >= MOST_FUNCTION_LINES
+    ]
+    assert not long
+
+
+def test_no_module_has_a_name_without_a_criterion() -> None:
+    assert not [m for m in MODULES if m.stem in ("util", "utils", "helper", "helpers", "common", "base", "manager")]
+
+
+def lint_imports(root: Path) -> int:
+    command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+    return subprocess.run(command, cwd=root, capture_output=True, check=False).returncode
+
+
+def test_the_layers_hold() -> None:
+    assert lint_imports(ROOT) == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "planted"),
+    [
+        ("domain/catalog.py", "import llmgateway.edge.errors"),
+        ("flow/admit.py", "import llmgateway.flow.relay"),
+        ("providers/openai.py", "import asyncio"),
+        ("control/keys.py", "import starlette"),
+        ("edge/programs.py", "import llmgateway.settings"),
+    ],
+)
+def test_the_gate_can_fail(module: str, planted: str, tmp_path: Path) -> None:
+    """A contract that a planted violation does not break is no contract."""
+    shutil.copytree(PACKAGE, tmp_path / "llmgateway", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    target = tmp_path / "llmgateway" / module
+    target.write_text(f"{target.read_text()}\n{planted}\n")
+    assert lint_imports(tmp_path) != 0
+
+
+def test_a_package_without_a_layer_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "llmgateway", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "llmgateway" / "utils").mkdir()
+    (tmp_path / "llmgateway" / "utils" / "__init__.py").write_text('"""Anything."""\n')
+    assert lint_imports(tmp_path) != 0
+
+
+def float_arithmetic(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, float):
+            yield f"{module.name}: {node.value}"
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            yield f"{module.name}: a division at line {node.lineno}"
+
+
+def test_money_is_integers() -> None:
+    assert not list(float_arithmetic(PACKAGE / "domain" / "pricing.py"))
+
+
+OWNERS = {
+    "bson": {"stores/mongo.py"},
+    "pymongo": {"stores/mongo.py"},
+    "redis": {"stores/redis.py"},
+    "sqlite3": {"stores/sqlite.py", "stores/sqlite_file.py"},
+    "prometheus_client": {"observability/exposition.py", "observability/metrics.py"},
+    "httptools": {"edge/protocol.py", "upstream/connection.py"},
+    "python_multipart": {"edge/forms.py"},
+    "yaml": {"settings/yaml_tree.py"},
+}
+
+
+def imported(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+def test_each_driver_has_one_owner() -> None:
+    strangers = {
+        (library, name)
+        for module in MODULES
+        for library in imported(module)
+        if library in OWNERS and (name := str(module.relative_to(PACKAGE))) not in OWNERS[library]
+    }
+    assert not strangers
