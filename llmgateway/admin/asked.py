@@ -21,11 +21,12 @@ T = TypeVar("T")
 
 
 def asked_by_query(kind: type[T], request: Request) -> T:
-    """A parameter that stands there twice counts for both with a comma between them, as lists are written."""
+    """A parameter that stands there twice counts for both with a comma between them, as lists are written; an
+    empty one is not given."""
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         given[name] = f"{given[name]},{value}" if name in given else value
-    return _read(kind, given, strict=False)
+    return _read(kind, {name: value for name, value in given.items() if value}, strict=False)
 
 
 async def asked_by_body(kind: type[T], request: Request) -> T:

@@ -60,7 +60,7 @@ class Llmgateway(Starlette):
             return
         endpoint = endpoint_at(scope["path"]) if scope["method"] == "POST" else None
         if endpoint is not None and self._programs is not None:
-            await self._programs(scope, receive, cast(CoroutineSend, send), endpoint)
+            await self._programs(scope, receive, send, endpoint)  # type: ignore[arg-type]  # it is a coroutine's
         else:
             await self._others(scope, receive, send)
 

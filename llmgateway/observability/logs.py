@@ -24,6 +24,7 @@ FIELDS = frozenset({
     "models", "part", "path", "phase", "reason", "records", "replica", "request_id", "result", "seconds",
     "settings", "source", "status", "store", "target", "topic", "version", "who", "worker",
 })  # fmt: skip
+TALKATIVE = ("uvicorn.error", "pymongo", "asyncio")  # they tell of their inside
 LONGEST = 500  # characters of a value
 SERVERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "gunicorn.error", "gunicorn.access")
 BUFFERED = 64 * 1024  # bytes of calls' lines that wait for the next flush
@@ -44,8 +45,9 @@ def configure(level: str, format: Format | None) -> Format:  # noqa: A002 - the 
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
-    for name in ("httpx", "httpcore", "pymongo", "asyncio"):  # they tell of every request, or of their inside
-        logging.getLogger(name).setLevel(logging.WARNING)
+    if level != "debug":
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
     return used
 
 

@@ -10,12 +10,13 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import bson
 import bson.errors
 import msgspec
 import pymongo
+from bson import Int64
 from pymongo import AsyncMongoClient, IndexModel, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import (
@@ -306,7 +307,16 @@ def _inside(document: Document) -> Document:
 
 
 def _outside(stored: Document) -> Document:
-    return {"id" if name == "_id" else name: value for name, value in stored.items()}
+    return {"id" if name == "_id" else name: _plain(value) for name, value in stored.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The driver gives back large numbers as a class of its own, which no encoder knows."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return int(value) if type(value) is Int64 else value
 
 
 def _matching(start: datetime | None, end: datetime | None, where: Mapping[str, str]) -> Document:

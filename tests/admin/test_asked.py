@@ -36,6 +36,7 @@ def request(query: bytes = b"", body: bytes = b"", *, ends: bool = True) -> Requ
 def test_a_query_is_read_by_its_types() -> None:
     assert asked_by_query(Asked, request(b"name=5&limit=3")) == Asked("5", 3)
     assert asked_by_query(Asked, request(b"name=a&name=b")) == Asked("a,b")
+    assert asked_by_query(Asked, request(b"name=a&limit=")) == Asked("a", 1)
 
 
 @pytest.mark.parametrize(

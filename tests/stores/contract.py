@@ -62,6 +62,13 @@ class DocumentsContract:
         await documents.insert("keys", document)
         assert await documents.get("keys", "k1") == document
 
+    async def test_large_numbers_come_back_as_plain_ones(self, documents: Documents) -> None:
+        """A driver's own class of number is unknown to every encoder above it."""
+        await documents.insert("keys", key(limits={"cost_per_month": 5_000_000_000}))
+        found = await documents.get("keys", "k1")
+        assert found is not None
+        assert type(found["limits"]["cost_per_month"]) is int
+
     async def test_times_keep_milliseconds_and_come_back_in_utc(self, documents: Documents) -> None:
         local = datetime(2026, 7, 1, 12, 0, 0, 987_654, tzinfo=ZoneInfo("Europe/Helsinki"))
         await documents.insert("keys", key(expires_at=local))

@@ -1,0 +1,98 @@
+"""`llmgateway check`: are the settings right, and does everything that they name answer."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any
+
+from llmgateway.cli.opened import Opened, opened
+from llmgateway.cli.options import Arguments
+from llmgateway.cli.printing import say, say_rows
+from llmgateway.domain.catalog import Deadlines, Model, Target
+from llmgateway.domain.errors import GatewayError
+from llmgateway.domain.ports import UpstreamRequest
+from llmgateway.domain.sweep import Sweep, Timed
+from llmgateway.upstream.client import UpstreamClient
+
+SECONDS = 5.0
+DEADLINES = Deadlines(pool=1, connect=SECONDS, send=SECONDS, first_byte=SECONDS, idle=SECONDS, total=SECONDS)
+COLUMNS = ("part", "where", "is", "ms")
+MAX_ANSWER = 1024 * 1024
+
+Row = dict[str, Any]
+
+
+async def check(arguments: Arguments) -> int:
+    """Wrong settings never come here: they are complained about before."""
+    async with opened(arguments) as here:
+        rows = await asyncio.gather(*checks_of(here))
+    say_rows(rows, COLUMNS, as_json=arguments.as_json)
+    trouble = [row for row in rows if not row["fine"]]
+    if not arguments.as_json:
+        say()
+        say("All is well." if not trouble else f"{len(trouble)} of {len(rows)} parts are in trouble.")
+    return 1 if trouble else 0
+
+
+def checks_of(here: Opened) -> Iterable[Awaitable[Row]]:
+    settings = here.settings
+    config = str(settings.config) if settings.config else "no file"
+    yield _row("settings", config, _nothing)
+    yield _row("data directory", str(settings.data_dir), lambda: _writable(settings.data_dir))
+    yield _row(here.store.name, "documents and ledger", lambda: _ping(here.store.ping))
+    yield _row(here.state.name, "shared state", lambda: _ping(here.state.ping))
+    upstream = UpstreamClient(Sweep[Timed](), time.monotonic)
+    for target in places(settings.models):
+        yield _row("model server", target.url, partial(_reach, upstream, target))
+
+
+def places(models: Iterable[Model]) -> Iterable[Target]:
+    """Each address once."""
+    return {target.url: target for model in models for target in model.targets if target.url}.values()
+
+
+async def _row(part: str, where: str, look: Callable[[], Awaitable[str]]) -> Row:
+    """`look` says how it is; what it raises is the trouble."""
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(SECONDS):
+            word, fine = await look(), True
+    except GatewayError as error:
+        word, fine = error.message, False
+    except TimeoutError:
+        word, fine = f"no answer within {SECONDS:g} s", False
+    except OSError as error:
+        word, fine = error.strerror or str(error), False
+    ms = round((time.monotonic() - began) * 1000)
+    return {"part": part, "where": where, "is": word, "ms": ms, "fine": fine}
+
+
+async def _nothing() -> str:
+    return "valid"
+
+
+async def _writable(directory: Any) -> str:
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(13, "not writable")
+    return "writable"
+
+
+async def _ping(ping: Callable[[], Awaitable[None]]) -> str:
+    await ping()
+    return "answers"
+
+
+async def _reach(upstream: UpstreamClient, target: Target) -> str:
+    request = UpstreamRequest("GET", "/models", b"application/json", b"", "check")
+    reply = await upstream.send(target, request, DEADLINES)
+    try:
+        await reply.read(MAX_ANSWER)
+    finally:
+        reply.close()
+    if reply.status in (401, 403):
+        raise GatewayError(f"does not accept the credential (status {reply.status})")
+    if reply.status >= 500:
+        raise GatewayError(f"answers with status {reply.status}")
+    return "answers" if reply.status == 200 else f"answers, with status {reply.status} to /models"

@@ -1,0 +1,139 @@
+"""The command line as one tree: what there is, what each takes, and how it ends."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llmgateway import __version__
+from llmgateway.cli import check, keys, ledger, people, reports
+from llmgateway.cli.options import Arguments, Run, output_options, settings_options
+from llmgateway.cli.printing import complain, say, say_json
+from llmgateway.cli.serve import serve
+from llmgateway.domain.errors import GatewayError, InvalidRequest
+from llmgateway.settings import BadSettings
+
+FINE, TROUBLE, USAGE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    try:
+        arguments = parser().parse_args(argv)
+        code: int = arguments.run(arguments)
+    except BadSettings as bad:
+        for complaint in bad.complaints:
+            complain(complaint)
+        return USAGE
+    except GatewayError as error:
+        complain(error.message)
+        return USAGE if isinstance(error, InvalidRequest) else TROUBLE
+    except BrokenPipeError:  # `llmgateway usage | head`
+        sys.stderr.close()
+        return TROUBLE
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="llmgateway", description="A gateway in front of language models.")
+    root.add_argument("--version", action="version", version=f"llmgateway {__version__}")
+    commands = Commands(root, "command", (settings_options(), output_options()))
+    commands.add("serve", "run the gateway in this process", serve, parents=1)
+    commands.add("check", "look at the settings, and reach every store and model server", _async(check.check))
+    _add_keys(commands.group("keys", "API keys"))
+    _add_users(commands.group("users", "users"))
+    models = commands.group("models", "models")
+    models.add("list", "all models, with where each comes from", _async(people.models))
+    _add_usage(commands.add("usage", "sums of the ledger", _async(reports.usage)))
+    _add_ledger(commands.group("ledger", "the ledger and its journal"))
+    audit = commands.group("audit", "the log of changes")
+    audit.add("verify", "walk the chain of hashes; 1 where it is broken", _async(reports.verify_audit))
+    commands.add("version", "what is installed", _version)
+    return root
+
+
+class Commands:
+    """The sub-commands of one parser."""
+
+    def __init__(
+        self, parser: argparse.ArgumentParser, name: str, parents: Sequence[argparse.ArgumentParser]
+    ) -> None:
+        self._parents = parents
+        self._group = parser.add_subparsers(dest=name, metavar=name, required=True)
+
+    def group(self, name: str, text: str) -> "Commands":
+        parser = self._group.add_parser(name, help=text, description=_sentence(text))
+        return Commands(parser, "what", self._parents)
+
+    def add(self, name: str, text: str, run: Callable[[Arguments], int], *, parents: int = 2) -> Any:
+        """The new command's parser, for its own arguments."""
+        shared = list(self._parents[:parents])
+        one = self._group.add_parser(
+            name, help=text, description=_sentence(text), parents=shared, allow_abbrev=False
+        )
+        one.set_defaults(run=run)
+        return one
+
+
+def _add_keys(group: Commands) -> None:
+    create = group.add("create", "make a key; it is shown this once", _async(keys.create))
+    create.add_argument("--user", required=True, help="who it is for; made if not known yet")
+    create.add_argument("--name", required=True, help="what it is for")
+    create.add_argument("--models", help="the models it may use, with commas between them; all by default")
+    create.add_argument("--expires", help="a span such as 90d or 12h, or a date; never by default")
+    create.add_argument("--project", help="the project it belongs to; the user's by default")
+    listing = group.add("list", "all keys", _async(keys.listing))
+    listing.add_argument("--user", help="only this user's")
+    listing.add_argument("--state", choices=("active", "suspended", "revoked"))
+    group.add("revoke", "end a key, for good", _async(keys.revoke)).add_argument("id")
+    rotate = group.add("rotate", "a new secret for a key", _async(keys.rotate))
+    rotate.add_argument("id")
+    rotate.add_argument("--overlap", help="how long the old one stays valid; 24h by default")
+
+
+def _add_users(group: Commands) -> None:
+    listing = group.add("list", "all users", _async(people.listing))
+    listing.add_argument("--state", choices=("active", "suspended"))
+    group.add("show", "a user and the user's keys", _async(people.show)).add_argument("id")
+    group.add("suspend", "refuse all of a user's keys", _async(people.suspend)).add_argument("id")
+    group.add("activate", "let a suspended user in again", _async(people.activate)).add_argument("id")
+
+
+def _add_usage(usage: Any) -> None:
+    usage.add_argument("--by", default="", help="user, model, key, project, day, with commas between them")
+    usage.add_argument("--from", dest="start", help="a date or time; it is part of the span")
+    usage.add_argument("--to", dest="end", help="a date or time; it is not")
+    usage.add_argument("--tz", help="time zone of days and dates; the configured one by default")
+    usage.add_argument("--csv", action="store_true", dest="as_csv", help="CSV instead of a table")
+
+
+def _add_ledger(group: Commands) -> None:
+    group.add("status", "what is in the store, and what waits in journals", _async(ledger.status))
+    group.add("verify", "prove that journals and store agree; 1 where they do not", _async(ledger.verify))
+    group.add("replay", "ship what dead workers and dead letters hold", _async(ledger.replay))
+
+
+def _async(run: Run) -> Callable[[Arguments], int]:
+    def command(arguments: Arguments) -> int:
+        async def whole() -> int:
+            return await run(arguments)
+
+        return asyncio.run(whole())
+
+    return command
+
+
+def _version(arguments: Arguments) -> int:
+    python = ".".join(map(str, sys.version_info[:3]))
+    if arguments.as_json:
+        say_json({"version": __version__, "python": python})
+    else:
+        say(f"llmgateway {__version__} (Python {python})")
+    return FINE
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,0 +1,226 @@
+"""`llmgateway ledger`: do journals and store agree, and what to do where they do not."""
+
+import asyncio
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from llmgateway.app.services import JOURNAL
+from llmgateway.cli.opened import opened
+from llmgateway.cli.options import Arguments
+from llmgateway.cli.printing import say, say_fields, say_json, table
+from llmgateway.domain.call import Record
+from llmgateway.domain.ports import Ledger, RecordQuery, SystemClock, UsageQuery
+from llmgateway.jobs.ship import Recovery, Shipper
+from llmgateway.stores.journal import FileJournal
+from llmgateway.stores.segment import read
+from llmgateway.stores.worker_lock import lock
+from llmgateway.wire.frames import SETTLE
+
+DEAD_LETTERS = "dead-letters.jsonl"
+PAGE = 1000
+LOOKS, LOOK_PAUSE = 20, 0.25  # for a live worker's records to reach the store; then they count as waiting
+REPLAY_SECONDS = 60.0
+COLUMNS = ("record", "worker", "is")
+
+
+class Worker(Struct, frozen=True):
+    """What a worker's journal holds: what it left open, and what it settled, by id."""
+
+    name: str
+    is_alive: bool
+    open: dict[str, Record]
+    settled: dict[str, Record]
+
+
+class Finding(Struct, frozen=True):
+    """One record that is not where it should be."""
+
+    record: str
+    worker: str
+    what: str
+
+    def row(self) -> dict[str, str]:
+        return {"record": self.record, "worker": self.worker, "is": self.what}
+
+
+async def status(arguments: Arguments) -> int:
+    async with opened(arguments) as here:
+        root = here.settings.data_dir / JOURNAL
+        workers = survey(root)
+        waiting = await unstored(here.store, workers)
+        requests = sum(row.requests for row in await here.store.usage(UsageQuery()))
+    say_fields(
+        {
+            "stored": requests,
+            "waiting": len(waiting),
+            "open": sum(len(worker.open) for worker in workers if worker.is_alive),
+            "orphans": sum(len(worker.open) for worker in workers if not worker.is_alive),
+            "dead_letters": len(list(dead_letters(root))),
+            "live_workers": sum(worker.is_alive for worker in workers),
+            "dead_workers": sum(not worker.is_alive for worker in workers),
+        },
+        as_json=arguments.as_json,
+    )
+    return 0
+
+
+async def verify(arguments: Arguments) -> int:
+    """Every settled record of every journal is in the store as it is, or on its way; nothing is left open
+    by the dead."""
+    async with opened(arguments) as here:
+        root = here.settings.data_dir / JOURNAL
+        workers = survey(root)
+        waiting = await unstored(here.store, workers)
+        for _ in range(LOOKS):
+            if not any(worker.is_alive for worker, _ in waiting):
+                break
+            await asyncio.sleep(LOOK_PAUSE)
+            workers = survey(root)
+            waiting = await unstored(here.store, workers)
+        findings = [*orphans(workers), *await altered(here.store, workers)]
+        findings += [Finding(record.id, "-", "in the dead-letter file") for record in dead_letters(root)]
+    settled = {id for worker in workers for id in worker.settled}
+    counts = {"in_journals": len(settled), "stored": len(settled) - len(waiting), "waiting": len(waiting)}
+    if arguments.as_json:
+        say_json({**counts, "differences": [finding.row() for finding in findings]})
+    else:
+        say(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()) + ".")
+        rows = [finding.row() for finding in findings]
+        say(table(rows, COLUMNS) if rows else "Journals and store agree.")
+    return 1 if findings else 0
+
+
+async def replay(arguments: Arguments) -> int:
+    """What a start of the gateway would do with the journals of dead workers, and another try for dead
+    letters."""
+    async with opened(arguments) as here:
+        root = here.settings.data_dir / JOURNAL
+        with FileJournal(root, worker=f"replay-{os.getpid()}-{token_hex(4)}") as journal:
+            recovered = Recovery(journal, journal, SystemClock()).look()
+            letters, refused = await resend(here.store, journal, take_letters(root))
+            to_ship = journal.unshipped
+            is_done = await Shipper(journal, here.store).drain(REPLAY_SECONDS)
+    done = {
+        "recovered": recovered,
+        "shipped": to_ship if is_done else 0,
+        "dead_letters_stored": letters - refused,
+        "dead_letters_left": refused,
+    }
+    say_fields(done, as_json=arguments.as_json)
+    return 0 if is_done and not refused else 1
+
+
+async def resend(ledger: Ledger, journal: FileJournal, letters: Sequence[Record]) -> tuple[int, int]:
+    """Another try for dead letters: how many there were, and how many are refused again."""
+    left = list(letters)
+    try:
+        refused = set(await ledger.append(letters)) if letters else set()
+        left = [record for record in letters if record.id in refused]
+    finally:
+        if left:
+            journal.bury(left)
+    return len(letters), len(left)
+
+
+# --- what is there ---
+
+
+def survey(root: Path) -> list[Worker]:
+    """All journals, as they are now. A lock is tried and given back at once: nothing is taken over."""
+    if not root.is_dir():
+        return []
+    directories = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return [_worker(directory) for directory in directories]
+
+
+def _worker(directory: Path) -> Worker:
+    held = lock(directory)
+    if held is not None:
+        os.close(held)
+    opened_: dict[str, Record] = {}
+    settled: dict[str, Record] = {}
+    for path in sorted(directory.glob("*.journal")):
+        try:
+            for kind, record in read(path):
+                if kind == SETTLE:
+                    opened_.pop(record.id, None)
+                    settled[record.id] = record
+                elif record.id not in settled:
+                    opened_[record.id] = record
+        except FileNotFoundError:  # it was shipped and deleted in this moment
+            continue
+    return Worker(directory.name, held is None, opened_, settled)
+
+
+def dead_letters(root: Path) -> Iterator[Record]:
+    path = root / DEAD_LETTERS
+    if path.exists():
+        for line in path.read_bytes().splitlines():
+            yield msgspec.json.decode(line, type=Record)
+
+
+def take_letters(root: Path) -> list[Record]:
+    """The dead letters; their file is put aside, since a running gateway may write to it."""
+    found = list(dead_letters(root))
+    if found:
+        (root / DEAD_LETTERS).rename(root / f"{DEAD_LETTERS}.{token_hex(4)}.replayed")
+    return found
+
+
+# --- what should be ---
+
+
+async def unstored(ledger: Ledger, workers: Sequence[Worker]) -> list[tuple[Worker, str]]:
+    """Settled records that the store does not have yet."""
+    found: list[tuple[Worker, str]] = []
+    for worker in workers:
+        ids = list(worker.settled)
+        for start in range(0, len(ids), PAGE):
+            page = ids[start : start + PAGE]
+            known = await ledger.known(page)
+            found += [(worker, id) for id in page if id not in known]
+    return found
+
+
+def orphans(workers: Sequence[Worker]) -> Iterator[Finding]:
+    """What one worker left open another may have settled since."""
+    settled = {id for worker in workers for id in worker.settled}
+    for worker in workers:
+        if not worker.is_alive:
+            yield from (
+                Finding(id, worker.name, "left open by a dead worker; a start or `ledger replay` settles it")
+                for id in worker.open
+                if id not in settled
+            )
+
+
+async def altered(ledger: Ledger, workers: Sequence[Worker]) -> list[Finding]:
+    """Records whose tokens or cost are others in the store than in the journal."""
+    journaled = {id: (worker, record) for worker in workers for id, record in worker.settled.items()}
+    found: list[Finding] = []
+    if not journaled:
+        return found
+    first, after = min(journaled), max(journaled) + "~"
+    while True:
+        page = await ledger.records(RecordQuery(limit=PAGE, after=after))
+        for stored in page:
+            worker, record = journaled.get(stored["id"], (None, None))
+            if worker is not None and record is not None and _sums(stored) != _sums(_as_stored(record)):
+                found.append(Finding(record.id, worker.name, "other in the store than in the journal"))
+        if len(page) < PAGE or page[-1]["id"] < first:
+            return found
+        after = page[-1]["id"]
+
+
+def _as_stored(record: Record) -> Any:
+    return msgspec.to_builtins(record)
+
+
+def _sums(record: Any) -> tuple[object, ...]:
+    return record["user"], record["key_id"], record["model"], record["tokens"], record["cost"]

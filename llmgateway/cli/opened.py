@@ -1,0 +1,47 @@
+"""The use cases over the stores, opened for one command."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from llmgateway.app.in_force import InForce
+from llmgateway.app.memory import open_memory
+from llmgateway.app.services import control_over
+from llmgateway.cli.options import Arguments, settings_of
+from llmgateway.control.audit import Actor
+from llmgateway.control.services import Control
+from llmgateway.domain.ports import State, Store, SystemClock
+from llmgateway.settings import Settings
+
+PAGE = 1000
+ACTOR = Actor("operator", "cli")
+T = TypeVar("T")
+
+
+class Opened(Struct, frozen=True):
+    """What a command works with."""
+
+    settings: Settings
+    store: Store
+    state: State
+    control: Control
+
+
+@asynccontextmanager
+async def opened(arguments: Arguments) -> AsyncIterator[Opened]:
+    settings = settings_of(arguments)
+    async with open_memory(settings) as (store, state):
+        yield Opened(settings, store, state, control_over(InForce(settings), store, state, SystemClock()))
+
+
+async def all_of(page: Callable[..., Any], *where: object) -> list[Any]:
+    """Every element of a paged list."""
+    found: list[Any] = []
+    after: str | None = None
+    while True:
+        data, after = await page(*where, limit=PAGE, after=after)
+        found += data
+        if after is None:
+            return found

@@ -1,0 +1,53 @@
+"""How a command line is read: every setting is an option too, and goes before the environment."""
+
+import argparse
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from llmgateway.settings import SETTINGS, Settings, of_this_process, with_secrets
+
+OURS = "LLMGATEWAY_"
+
+Arguments = argparse.Namespace
+Run = Callable[[Arguments], Awaitable[int]]
+
+
+def option_of(name: str) -> str:
+    """`LLMGATEWAY_DATA_DIR` is `--data-dir`."""
+    return "--" + name.removeprefix(OURS).lower().replace("_", "-")
+
+
+def settings_options() -> argparse.ArgumentParser:
+    """A part of every command's parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    group = parser.add_argument_group("settings", "each goes before the environment variable in brackets")
+    for setting in SETTINGS:
+        meaning = f"{setting.meaning} [{setting.name}]".replace("%", "%%").replace("`", "'")
+        group.add_argument(option_of(setting.name), dest=setting.name, metavar="VALUE", help=meaning)
+        if setting.is_secret:
+            name = f"{setting.name}_FILE"
+            text = f"a file that holds it [{name}]"
+            group.add_argument(option_of(name), dest=name, metavar="PATH", help=text)
+    return parser
+
+
+def output_options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--json", action="store_true", dest="as_json", help="JSON instead of a table")
+    return parser
+
+
+def overrides_of(arguments: Arguments) -> Mapping[str, str]:
+    given = vars(arguments)
+    names = [name for setting in SETTINGS for name in (setting.name, f"{setting.name}_FILE")]
+    return {name: given[name] for name in names if given.get(name) is not None}
+
+
+def settings_of(arguments: Arguments) -> Settings:
+    """Raises `BadSettings`. What an embedded gateway needs of secrets is made if it is not there."""
+    overrides = dict(overrides_of(arguments))
+    config = overrides.pop("LLMGATEWAY_CONFIG", None)
+    settings = Settings.load(
+        of_this_process(), config=Path(config).expanduser() if config else None, overrides=overrides
+    )
+    return with_secrets(settings)

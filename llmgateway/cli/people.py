@@ -1,0 +1,62 @@
+"""`llmgateway users` and `llmgateway models`: who there is, and what they may call."""
+
+from llmgateway.cli.opened import ACTOR, all_of, opened
+from llmgateway.cli.options import Arguments
+from llmgateway.cli.printing import say, say_fields, say_json, say_rows
+from llmgateway.control.keys import key_view
+from llmgateway.control.models import model_view
+from llmgateway.control.people import UserChanges, user_view
+
+COLUMNS = ("id", "name", "email", "roles", "project", "state", "created_at")
+KEY_COLUMNS = ("id", "name", "state", "models", "created_at", "expires_at")
+MODEL_COLUMNS = ("id", "aliases", "source", "targets", "context", "price")
+
+
+async def listing(arguments: Arguments) -> int:
+    given = {"state": arguments.state} if arguments.state else {}
+    async with opened(arguments) as here:
+        rows = [user_view(user) for user in await all_of(here.control.people.page, given)]
+    none = "There are no users; a user's first key makes one."
+    say_rows(rows, COLUMNS, as_json=arguments.as_json, none=none)
+    return 0
+
+
+async def show(arguments: Arguments) -> int:
+    async with opened(arguments) as here:
+        user = user_view(await here.control.people.get(arguments.id))
+        keys = [key_view(key) for key in await all_of(here.control.keys.page, {"user": arguments.id})]
+    if arguments.as_json:
+        say_json({**user, "keys": keys})
+    else:
+        say_fields(user, as_json=False)
+        say()
+        say_rows(keys, KEY_COLUMNS, as_json=False, none="No keys.")
+    return 0
+
+
+async def suspend(arguments: Arguments) -> int:
+    return await _change(arguments, UserChanges(state="suspended"), "is suspended: all keys are refused")
+
+
+async def activate(arguments: Arguments) -> int:
+    return await _change(arguments, UserChanges(state="active"), "is active")
+
+
+async def _change(arguments: Arguments, changes: UserChanges, words: str) -> int:
+    async with opened(arguments) as here:
+        user = await here.control.people.change(ACTOR, arguments.id, changes)
+    if arguments.as_json:
+        say_json(user_view(user))
+    else:
+        say(f"The user {user.id} {words}. Every worker knows within a second.")
+    return 0
+
+
+async def models(arguments: Arguments) -> int:
+    async with opened(arguments) as here:
+        rows = [model_view(model) for model in await all_of(here.control.models.page)]
+    if not arguments.as_json:
+        for row in rows:
+            row["targets"] = [target.get("url", target["provider"]) for target in row["targets"]]
+    say_rows(rows, MODEL_COLUMNS, as_json=arguments.as_json, none="There are no models; see LLM_MODELS.")
+    return 0

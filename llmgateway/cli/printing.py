@@ -1,0 +1,72 @@
+"""What commands print: tables for people, JSON for programs."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+Row = Mapping[str, Any]
+
+
+def say(text: str = "") -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    sys.stderr.write(f"llmgateway: {text}\n")
+
+
+def say_json(value: object) -> None:
+    say(msgspec.json.format(msgspec.json.encode(value, enc_hook=int), indent=2).decode())
+
+
+def say_rows(
+    rows: Sequence[Row], columns: Sequence[str], *, as_json: bool, none: str = "There are none."
+) -> None:
+    """All fields as JSON, in the shape of the API's lists; of a table the columns that are named."""
+    if as_json:
+        say_json({"data": rows, "next": None})
+    elif rows:
+        say(table(rows, columns))
+    else:
+        say(none)
+
+
+def say_fields(fields: Row, *, as_json: bool) -> None:
+    """One thing: a line for each of its fields."""
+    if as_json:
+        say_json(fields)
+        return
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        say(f"{name.ljust(width)}  {shown(value)}")
+
+
+def table(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    cells = [[shown(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
+    is_number = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
+    lines = [[column.replace("_", " ") for column in columns], *cells]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, is_number, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def shown(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {shown(one)}" for name, one in value.items() if one is not None) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value)) or "-"
+    return str(value)
