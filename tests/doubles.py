@@ -1,43 +1,23 @@
-"""Stand-ins for ports where the real thing cannot be brought into the state that a test needs."""
+"""Doubles: ordinary classes that implement ports, for what a test wants to hold in its hand."""
 
 from datetime import UTC, datetime, timedelta
 
-from typing_extensions import override
-
-from llmgateway.domain.errors import StoreUnavailable
-from llmgateway.domain.ports import Change
-from llmgateway.stores.memory import MemoryState
+NOON = datetime(2026, 3, 28, 12, tzinfo=UTC)
 
 
-class SetClock:
-    """A clock that stands still until it is moved."""
+class HandClock:
+    """Implements `domain.ports.Clock`; time passes when the test says so."""
 
-    def __init__(self, at: datetime = datetime(2026, 11, 20, 12, tzinfo=UTC)) -> None:
-        self.at = at
-        self.seconds = 1000.0
-
-    def now(self) -> datetime:
-        return self.at
+    def __init__(self, at: datetime = NOON) -> None:
+        self._at = at
+        self._passed = 1000.0
 
     def monotonic(self) -> float:
-        return self.seconds
+        return self._passed
 
-    def move(self, by: timedelta) -> None:
-        self.at += by
-        self.seconds += by.total_seconds()
+    def now(self) -> datetime:
+        return self._at
 
-
-class WatchedState(MemoryState):
-    """Keeps what was announced; while `is_down` nothing can be."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.announced: list[Change] = []
-        self.is_down = False
-
-    @override
-    async def announce(self, change: Change) -> None:
-        if self.is_down:
-            raise StoreUnavailable("The state store is away.")
-        self.announced.append(change)
-        await super().announce(change)
+    def pass_by(self, seconds: float) -> None:
+        self._passed += seconds
+        self._at += timedelta(seconds=seconds)

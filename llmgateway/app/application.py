@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -17,7 +18,7 @@ from llmgateway.admin.operations import Desk
 from llmgateway.app.in_force import InForce
 from llmgateway.app.services import Services, open_services, samples_of
 from llmgateway.domain.errors import ShuttingDown
-from llmgateway.domain.ids import uuid7
+from llmgateway.domain.ids import Ids
 from llmgateway.domain.ports import SystemClock
 from llmgateway.edge.machines import Condition, Exposition, Machines
 from llmgateway.edge.middleware import HANDLERS, Envelope
@@ -26,7 +27,9 @@ from llmgateway.edge.programs import Programs, endpoint_at
 from llmgateway.flow.authenticate import STALE_SECONDS
 from llmgateway.jobs.ticks import every
 from llmgateway.observability.exposition import exposed
-from llmgateway.settings import Settings
+from llmgateway.observability.logs import configure
+from llmgateway.settings import BadSettings, Settings, of_this_process, with_secrets
+from llmgateway.wire.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,8 @@ class Llmgateway(Starlette):
         self._hurried = asyncio.Event()
         self._services: Services | None = None
         self._programs: Programs | None = None
-        self._others = Envelope(super().__call__, lambda: uuid7(self._clock.now()))
+        ids = Ids()
+        self._others = Envelope(super().__call__, lambda: ids(self._clock.now()))
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +71,7 @@ class Llmgateway(Starlette):
     # --- life ---
 
     @asynccontextmanager
-    async def _live(self) -> AsyncIterator[None]:
+    async def _live(self) -> AsyncIterator[dict[str, Outbox]]:
         async with open_services(self._in_force, self._clock) as services:
             self._mount(services)
             self._look(services)
@@ -76,7 +80,7 @@ class Llmgateway(Starlette):
             gc.freeze()  # what is there now stays: it is not looked through again
             gc.set_threshold(50_000, 50, 50)
             self._unready = None
-            yield
+            yield {"outbox": services.outbox}
             await self.drain()
             await services.shipper.drain(SHIP_SECONDS)
 
@@ -162,6 +166,18 @@ def exposition_of(services: Services, accept: str) -> Exposition:
     board = services.board
     others = () if board is None else board.others()
     return Exposition(*exposed([samples_of(services), *others], accept, alone=board is None))
+
+
+def load_app() -> Llmgateway:
+    """The application of this process's environment; whoever starts it is told what is wrong with that."""
+    try:
+        settings = with_secrets(Settings.load(of_this_process()))
+    except BadSettings as bad:
+        for complaint in bad.complaints:
+            sys.stderr.write(f"llmgateway: {complaint}\n")
+        raise SystemExit(2) from None
+    configure(settings.log_level, settings.log_format)
+    return create_app(settings)
 
 
 def create_app(settings: Settings, *, drain_pause: float | None = None) -> Llmgateway:

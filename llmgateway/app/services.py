@@ -41,6 +41,7 @@ from llmgateway.settings import Settings
 from llmgateway.stores.journal import Batch, FileJournal
 from llmgateway.upstream.client import UpstreamClient
 from llmgateway.upstream.local import LocalReply, WithLocal
+from llmgateway.wire.outbox import Outbox
 
 MOST_IN_FLIGHT = 10_000  # calls of one worker
 START_SECONDS = 1.0  # what the start waits for a store that may be away
@@ -54,6 +55,7 @@ class Services(Struct, frozen=True, kw_only=True):
     """All parts."""
 
     in_force: InForce
+    outbox: Outbox
     store: Store
     state: State
     journal: FileJournal
@@ -79,7 +81,8 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         journal = stack.enter_context(FileJournal(settings.data_dir / JOURNAL, worker=worker))
         background = await stack.enter_async_context(Background())
         connections = Sweep[Timed]()
-        upstream = UpstreamClient(connections, clock.monotonic)
+        outbox = Outbox(asyncio.get_running_loop().call_soon)
+        upstream = UpstreamClient(connections, clock.monotonic, outbox=outbox)
         stack.callback(upstream.close)
         count = Count(everywhere := with_echo(upstream, clock))
         route = Route(Catalog(in_force.configuration().base_models), upstream.order)
@@ -95,10 +98,11 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         )
         services = Services(
             in_force=in_force,
+            outbox=outbox,
             store=store,
             state=state,
             journal=journal,
-            shipper=Shipper(journal, store),
+            shipper=Shipper(journal, store.append),
             recovery=Recovery(journal, journal, clock, sinks=sinks),
             gateway=gateway,
             upstream=upstream,

@@ -87,12 +87,13 @@ async def _ping(ping: Callable[[], Awaitable[None]]) -> str:
 async def _reach(upstream: UpstreamClient, target: Target) -> str:
     request = UpstreamRequest("GET", "/models", b"application/json", b"", "check")
     reply = await upstream.send(target, request, DEADLINES)
+    status = reply.status
     try:
         await reply.read(MAX_ANSWER)
     finally:
         reply.close()
-    if reply.status in (401, 403):
-        raise GatewayError(f"does not accept the credential (status {reply.status})")
-    if reply.status >= 500:
-        raise GatewayError(f"answers with status {reply.status}")
-    return "answers" if reply.status == 200 else f"answers, with status {reply.status} to /models"
+    if status in (401, 403):
+        raise GatewayError(f"does not accept the credential (status {status})")
+    if status >= 500:
+        raise GatewayError(f"answers with status {status}")
+    return "answers" if status == 200 else f"answers, with status {status} to /models"

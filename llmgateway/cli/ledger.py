@@ -105,7 +105,7 @@ async def replay(arguments: Arguments) -> int:
             recovered = Recovery(journal, journal, SystemClock()).look()
             letters, refused = await resend(here.store, journal, take_letters(root))
             to_ship = journal.unshipped
-            is_done = await Shipper(journal, here.store).drain(REPLAY_SECONDS)
+            is_done = await Shipper(journal, here.store.append).drain(REPLAY_SECONDS)
     done = {
         "recovered": recovered,
         "shipped": to_ship if is_done else 0,

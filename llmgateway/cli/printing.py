@@ -47,7 +47,7 @@ def say_fields(fields: Row, *, as_json: bool) -> None:
 def table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     cells = [[shown(row.get(column)) for column in columns] for row in rows]
     widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
-    is_number = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
+    is_number = [all(isinstance(row.get(column), int | float) for row in rows) for column in columns]
     lines = [[column.replace("_", " ") for column in columns], *cells]
     return "\n".join(
         "  ".join(

@@ -48,7 +48,6 @@ class Exchange:
         "_chunked",
         "_connection",
         "_continue",
-        "_head",
         "_left",
         "_waiter",
         "gone",
@@ -64,7 +63,6 @@ class Exchange:
         self._body_ended = self._body_taken = False
         self._chunked = False
         self._continue = False
-        self._head = b""
         self._left = 0
         self._waiter: asyncio.Future[None] | None = None
         self.scope = scope
@@ -130,16 +128,11 @@ class Exchange:
         else:
             self._left -= len(body)
             data = body
-        if self._head:
-            data = self._head + data
-            self._head = b""
         connection.write(data)
         if not more:
             self._end()
 
     def _begin(self, message: Message) -> None:
-        """Writes the head when the first piece of the body comes, at the latest in the next turn of the
-        loop."""
         self.started = True
         status = message["status"]
         lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
@@ -163,13 +156,7 @@ class Exchange:
         head = b"".join(lines)
         if head.count(b"\n") != len(lines):
             raise ValueError("a header of the answer holds a line end")
-        self._head = head
-        self._connection.loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        if self._head and not self.gone:
-            head, self._head = self._head, b""
-            self._connection.write(head)
+        self._connection.write(head)
 
     def _end(self) -> None:
         self.is_answered = True

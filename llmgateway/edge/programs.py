@@ -5,7 +5,7 @@ import logging
 
 from llmgateway.domain.endpoints import ENDPOINTS, Endpoint
 from llmgateway.domain.errors import GatewayError
-from llmgateway.domain.ids import uuid7
+from llmgateway.domain.ids import Ids
 from llmgateway.domain.ports import Clock
 from llmgateway.edge.asgi import Receive, Scope, Send
 from llmgateway.edge.caller import Arrival, HttpCaller
@@ -20,11 +20,12 @@ class Programs:
     def __init__(self, gateway: Gateway, clock: Clock, *, max_body: int) -> None:
         self._gateway = gateway
         self._clock = clock
+        self._ids = Ids()
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, endpoint: Endpoint) -> None:
         at = self._clock.now()
-        arrival = Arrival(uuid7(at), at, self._clock.monotonic())
+        arrival = Arrival(self._ids(at), at, self._clock.monotonic())
         caller = HttpCaller(scope, receive, send, endpoint, arrival, max_body=self._max_body)
         try:
             await self._gateway.exchange(caller)

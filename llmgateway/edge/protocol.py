@@ -20,6 +20,7 @@ from llmgateway.domain.errors import InvalidRequest
 from llmgateway.edge.asgi import App
 from llmgateway.edge.errors import body_of
 from llmgateway.edge.exchange import STATUS_LINES, Exchange
+from llmgateway.wire.outbox import Outbox
 
 MAX_HEAD, MAX_HEADERS = 16 * 1024, 100
 HEAD_SECONDS, BODY_SECONDS, IDLE_SECONDS = 10.0, 30.0, 75.0
@@ -39,6 +40,7 @@ class ClientConnection(asyncio.Protocol):
         "_head_size",
         "_headers",
         "_is_tls",
+        "_outbox",
         "_parser",
         "_phase",
         "_queue",
@@ -63,6 +65,7 @@ class ClientConnection(asyncio.Protocol):
         self.loop = _loop or asyncio.get_running_loop()
         self._app = cast(App, config.loaded_app)
         self._app_state = app_state
+        self._outbox: Outbox = app_state.get("outbox") or Outbox(self.loop.call_soon)
         self._server_state = server_state
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
@@ -141,7 +144,13 @@ class ClientConnection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:
-            self._transport.write(data)
+            self._outbox.put(self._transport, data)
+
+    def _close(self) -> None:
+        """What was written goes out first."""
+        self._outbox.flush()
+        if self._transport is not None:
+            self._transport.close()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -151,8 +160,8 @@ class ClientConnection(asyncio.Protocol):
         """uvicorn is closing: an idle connection ends now, a busy one with its answer."""
         if self._current is not None:
             self._current.keeps_alive = False
-        elif self._transport is not None:
-            self._transport.close()
+        else:
+            self._close()
 
     # --- deadlines ---
 
@@ -164,8 +173,8 @@ class ClientConnection(asyncio.Protocol):
         """A slow head or body, or nothing at all for too long. One lazy timer a connection: precise to 2.5
         s."""
         waited = self.loop.time() - self._since
-        if self._phase == "idle" and waited > IDLE_SECONDS and self._transport is not None:
-            self._transport.close()
+        if self._phase == "idle" and waited > IDLE_SECONDS:
+            self._close()
         elif (self._phase == "head" and waited > HEAD_SECONDS) or (
             self._phase == "body" and waited > BODY_SECONDS
         ):
@@ -253,7 +262,7 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is None:
             return
         if not exchange.keeps_alive:
-            self._transport.close()
+            self._close()
         elif self._queue:
             self._start(self._queue.popleft())
             self.resume_reading()
@@ -272,7 +281,7 @@ class ClientConnection(asyncio.Protocol):
         if self._current is not None:
             self._current.gone = True
             self._current.wake()
-        self._transport.close()
+        self._close()
 
 
 def _target(url: bytes) -> tuple[str, bytes, bytes]:

@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import Any, ClassVar
 
-from gunicorn.arbiter import Arbiter
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from uvicorn_worker import UvicornWorker
 
 from llmgateway.edge.draining import LEFTOVER_SECONDS, DrainingServer

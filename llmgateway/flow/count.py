@@ -56,11 +56,11 @@ class Count:
         request = UpstreamRequest("POST", url, b"application/json", _encode(body), "")
         reply = await self._upstream.send(target, request, DEADLINES)
         try:
-            answer = await reply.read(MAX_ANSWER)
+            status, answer = reply.status, await reply.read(MAX_ANSWER)
         finally:
-            reply.close()
-        if reply.status != 200:
-            raise UpstreamFailed(f"The tokeniser answered with status {reply.status}.", reason="tokenizer")
+            reply.close()  # from here on it is the next call's
+        if status != 200:
+            raise UpstreamFailed(f"The tokeniser answered with status {status}.", reason="tokenizer")
         try:
             count = _decode(answer)["count"]
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):

@@ -84,10 +84,9 @@ class Capabilities:
         request = UpstreamRequest("GET", "/models", b"application/json", b"", "probe")
         reply = await self._upstream.send(target, request, DEADLINES)
         try:
-            body = await reply.read(MAX_ANSWER)
+            return reply.status == 200 and says_vllm(await reply.read(MAX_ANSWER))
         finally:
-            reply.close()
-        return reply.status == 200 and says_vllm(body)
+            reply.close()  # after that it is another's
 
 
 def says_vllm(body: bytes) -> bool:

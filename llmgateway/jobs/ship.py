@@ -3,20 +3,21 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic
 
 from llmgateway.domain.call import Record
 from llmgateway.domain.errors import StoreUnavailable
-from llmgateway.domain.ports import B, Clock, Journal, Ledger, Spool
+from llmgateway.domain.ports import B, Clock, Journal, Spool
 
 log = logging.getLogger(__name__)
 
 PERIOD = 0.25  # seconds between two looks into the journal
-BATCH = 500  # records of one append; more than that are shipped without a pause
+BATCH = 1_000  # records of one append; more than that are shipped without a pause
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0  # seconds between two tries while the store is away
 TAKE_OVER_PERIOD = 5.0  # seconds between two looks for workers that have died
 
+Append = Callable[[Sequence[Record]], Awaitable[Sequence[str]]]  # `domain.ports.Ledger.append`
 Sink = Callable[[Record], None]
 
 
@@ -24,9 +25,9 @@ class Shipper(Generic[B]):
     """At least once, with the effect of once: the store knows a record by its id. Nothing leaves the journal
     before the store has it, or the dead-letter file has what no store takes."""
 
-    def __init__(self, spool: Spool[B], ledger: Ledger, *, period: float = PERIOD) -> None:
+    def __init__(self, spool: Spool[B], append: Append, *, period: float = PERIOD) -> None:
         self._spool = spool
-        self._ledger = ledger
+        self._append = append
         self._period = period
         self._jitter = random.SystemRandom().random
         self._pause = 0.0  # while the store is away; 0 while it answers
@@ -45,9 +46,10 @@ class Shipper(Generic[B]):
     async def ship(self) -> bool:
         """Ships what waits, but not the few that come meanwhile; False when the store is away."""
         async with self._turn:
+            waiting = self._spool.unshipped
             while (batch := self._spool.batch(BATCH)).records:
                 try:
-                    dead = await self._ledger.append(batch.records)
+                    dead = await self._append(batch.records)
                 except StoreUnavailable as error:
                     self._away(error)
                     return False
@@ -55,7 +57,8 @@ class Shipper(Generic[B]):
                     self._bury(batch.records, dead)
                 self._spool.shipped(batch)
                 self._back()
-                if self._spool.unshipped < BATCH:
+                waiting -= len(batch.records)
+                if waiting <= 0:
                     break
             return True
 

@@ -117,8 +117,8 @@ class CallMetrics:
         if tokens.cached or tokens.reasoning:
             timing.cached += tokens.cached
             timing.reasoning += tokens.reasoning
-        if record.attempts:
-            self._note_attempts(record)
+        if len(record.attempts) > 1:
+            self._note_retries(record)
         if cell.is_timed:
             spent, histogram = record.duration_ms, timing.duration
             histogram[bisect_left(MS_BOUNDS, spent)] += 1
@@ -142,10 +142,9 @@ class CallMetrics:
             timing.inter_token[bisect_left(TOKEN_US_BOUNDS, mean)] += 1
             timing.inter_token[-1] += mean
 
-    def _note_attempts(self, record: Record) -> None:
-        """Attempts are the tries that failed: each but a call's very last led to another."""
-        failed = record.attempts if record.outcome == "completed" else record.attempts[:-1]
-        for attempt in failed:
+    def _note_retries(self, record: Record) -> None:
+        """Each attempt but a call's last led to another."""
+        for attempt in record.attempts[:-1]:
             self._retries[attempt.reason] = self._retries.get(attempt.reason, 0) + 1
 
     def _open_cell(self, record: Record) -> _Cell:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from llmgateway.domain.catalog import Deadlines, Target
-from llmgateway.domain.errors import GatewayError, UpstreamError, UpstreamFailed
+from llmgateway.domain.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamRefused
 from llmgateway.domain.ports import UpstreamRequest
 from llmgateway.domain.sweep import Sweep, Timed
 from llmgateway.upstream.connection import Connection
 from llmgateway.upstream.health import Replica, Replicas
 from llmgateway.upstream.pool import MAX_CONNECTIONS, Pool
+from llmgateway.wire.outbox import Outbox
 
 MAX_HEADS = 4096  # prepared request heads; targets times endpoints are far fewer
 
@@ -19,10 +20,18 @@ MAX_HEADS = 4096  # prepared request heads; targets times endpoints are far fewe
 class UpstreamClient:
     """Implements `domain.ports.Upstream`."""
 
-    def __init__(self, sweep: Sweep[Timed], now: Callable[[], float], *, most: int = MAX_CONNECTIONS) -> None:
+    def __init__(
+        self,
+        sweep: Sweep[Timed],
+        now: Callable[[], float],
+        *,
+        most: int = MAX_CONNECTIONS,
+        outbox: Outbox | None = None,
+    ) -> None:
         self._sweep = sweep
         self._now = now
         self._most = most
+        self._outbox = outbox
         self._pools: dict[str, Pool] = {}
         self._heads: dict[tuple[str, str | None, str], tuple[Pool, Replica, bytes]] = {}
         self._tls: ssl.SSLContext | None = None
@@ -51,7 +60,7 @@ class UpstreamClient:
 
         def closed(error: GatewayError | None) -> None:
             replica.in_flight -= 1
-            if isinstance(error, UpstreamError) or connection.status >= 500:
+            if connection.status >= 500 or _is_failure(error):
                 replica.failed()
             else:
                 replica.succeeded()
@@ -93,9 +102,8 @@ class UpstreamClient:
     def _prepare(self, target: Target, request: UpstreamRequest) -> tuple[Pool, Replica, bytes]:
         """All of a request's head that does not change from call to call."""
         base = urlsplit(target.url)
-        url = (
-            urlsplit(request.path) if "://" in request.path else base._replace(path=base.path + request.path)
-        )
+        is_beside = "://" in request.path  # a tokeniser: that it fails says nothing of the model
+        url = urlsplit(request.path) if is_beside else base._replace(path=base.path + request.path)
         is_home = (url.scheme, url.netloc) == (base.scheme, base.netloc)
         lines = [
             f"{request.method} {url.path or '/'} HTTP/1.1",
@@ -107,15 +115,25 @@ class UpstreamClient:
         if target.credential and is_home:
             lines.append(f"authorization: Bearer {target.credential}")
         head = "\r\n".join([*lines, ""]).encode("ascii")
-        return self._pool(f"{url.scheme}://{url.netloc}"), self.replicas.of(target), head
+        replica = Replica(self._now) if is_beside else self.replicas.of(target)
+        return self._pool(f"{url.scheme}://{url.netloc}"), replica, head
 
     def _pool(self, origin: str) -> Pool:
         if origin not in self._pools:
             if origin.startswith("https:") and self._tls is None:
                 self._tls = ssl.create_default_context()
-            self._pools[origin] = Pool(origin, self._sweep, self._now, tls=self._tls, most=self._most)
+            self._pools[origin] = Pool(
+                origin, self._sweep, self._now, tls=self._tls, most=self._most, outbox=self._outbox
+            )
         return self._pools[origin]
 
     def close(self) -> None:
         for pool in self._pools.values():
             pool.close()
+
+
+def _is_failure(error: GatewayError | None) -> bool:
+    """Whether it is the server's: a refusal in the middle of a stream may be the request's own fault."""
+    if isinstance(error, UpstreamRefused):
+        return error.status >= 500
+    return isinstance(error, UpstreamError)

@@ -16,11 +16,14 @@ from llmgateway.domain.catalog import Deadlines
 from llmgateway.domain.errors import GatewayError, UpstreamFailed, UpstreamTimeout
 from llmgateway.domain.ports import Sink
 from llmgateway.domain.sweep import NEVER, Sweep, Timed
+from llmgateway.wire.outbox import Outbox
 
 HIGH_WATER = 256 * 1024  # bytes held for a reader that is slow to come back
+AT_ONCE = 32 * 1024  # bytes of a request from which on it is written by itself, and its progress waited for
 MAX_HEAD = 64 * 1024  # bytes of an answer's headers
 IDLE_SECONDS = 30.0  # how long an unused connection is kept
 _CLOSED = "The model server closed the connection before its answer was complete."
+_LARGE_HEAD = "The model server's headers are too large."
 LINGER_SECONDS = 1.0  # how long the end of a body may lag behind the last byte that matters
 
 
@@ -28,6 +31,7 @@ class Owner(Protocol):
     """The pool that a connection returns to."""
 
     loop: asyncio.AbstractEventLoop
+    outbox: Outbox
 
     def give_back(self, connection: "Connection") -> None: ...
 
@@ -45,6 +49,7 @@ class Connection(asyncio.Protocol):
         "_drained",
         "_error",
         "_expires",
+        "_head_bytes",
         "_head_done",
         "_head_size",
         "_heard_at",
@@ -57,6 +62,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_parts",
         "_phase",
+        "_room",
         "_sink",
         "_size",
         "_sweep",
@@ -86,7 +92,8 @@ class Connection(asyncio.Protocol):
         self.headers: dict[bytes, bytes] = {}
         self.on_close: Callable[[GatewayError | None], None] | None = None
         self._parts: list[bytes] = []
-        self._size = self._head_size = 0
+        self._size = self._head_size = self._head_bytes = 0
+        self._room = HIGH_WATER
         self._sink: Sink | None = None
         self._blocked: object = None
         self._error: GatewayError | None = None
@@ -106,16 +113,24 @@ class Connection(asyncio.Protocol):
         self._enter("send", now, deadlines.send)
         if self._transport is None:
             raise UpstreamFailed(_CLOSED, reason="reset")
-        self._transport.write(request)
+        if len(request) < AT_ONCE:
+            self._owner.outbox.put(self._transport, request)
+        else:
+            self._transport.write(request)
         if self._drained is not None:
             await self._drained
             now = self._now()
         self._enter("first_byte", now, deadlines.first_byte)
         while not self._head_done:
             await self._wait()
+        if self._error is not None:
+            raise self._error
         self._enter("idle", self._heard_at, deadlines.idle)
 
     async def read(self, most: int) -> bytes:
+        self._room = max(most, HIGH_WATER)
+        if self._size > HIGH_WATER and self._transport is not None:
+            self._transport.resume_reading()
         while not self._complete and self._size <= most:
             await self._wait()
         return self._take()
@@ -157,7 +172,7 @@ class Connection(asyncio.Protocol):
     def was_silent(self) -> bool:
         """Whether nothing of an answer has come: on a reused connection, the server had closed it
         meanwhile."""
-        return self._head_size == 0
+        return self._head_bytes == 0
 
     def close(self) -> None:
         if not self._in_use:
@@ -167,9 +182,9 @@ class Connection(asyncio.Protocol):
             self.on_close(self._error)
         if self._transport is None or self._transport.is_closing():
             return
-        if self._complete:
+        if self._complete and self._blocked is None and self._size <= HIGH_WATER:  # it still reads
             self._retire()
-        elif self._lingers and self._error is None:
+        elif self._lingers and not self._complete and self._error is None:
             self.due = self._now() + LINGER_SECONDS
             self._parts.clear()
         else:
@@ -223,11 +238,14 @@ class Connection(asyncio.Protocol):
             )
             return
         self._heard_at = self._now()
+        if not self._head_done:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.fail(UpstreamFailed("The model server did not speak valid HTTP.", reason="protocol"))
-            return
+            self._distrust("The model server did not speak valid HTTP.")
+        if self._head_bytes > MAX_HEAD and not self._head_done:
+            self._distrust(_LARGE_HEAD)
         if self._sink is not None and self._parts:
             self._flush()
         elif self._complete and not self._in_use and self._transport is not None:
@@ -254,7 +272,7 @@ class Connection(asyncio.Protocol):
             and self._error is None
         ):
             self._complete = True  # a body that ends with the connection
-        elif self._error is None:
+        elif self._error is None and not self._lingers:
             self._error = UpstreamFailed(_CLOSED, reason="reset")
         self._wake()
 
@@ -271,9 +289,11 @@ class Connection(asyncio.Protocol):
     # --- what the parser says ---
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_done:  # a trailer, or the head of an answer that nobody asked for
+            return
         self._head_size += len(name) + len(value)
         if self._head_size > MAX_HEAD:
-            self.fail(UpstreamFailed("The model server's headers are too large.", reason="protocol"))
+            self._distrust(_LARGE_HEAD)
             return
         name = name.lower()
         self.headers[name] = value
@@ -288,8 +308,8 @@ class Connection(asyncio.Protocol):
             self.headers.clear()
             self._length = None
             return
-        if self._head_done:
-            self.fail(UpstreamFailed("The model server sent two answers.", reason="protocol"))
+        if self._head_done:  # a second answer: nobody's, and the connection is not used again
+            self._keeps_alive = False
             return
         self.status = status
         self._keeps_alive = self._parser.should_keep_alive()
@@ -303,7 +323,7 @@ class Connection(asyncio.Protocol):
         self._size += len(data)
         if self._sink is None:
             self._wake()
-            if self._size > HIGH_WATER and self._transport is not None:
+            if self._size > self._room and self._transport is not None:
                 self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
@@ -321,8 +341,15 @@ class Connection(asyncio.Protocol):
             await waiter
         finally:
             self._waiter = None
-        if self._error is not None and not self._complete:
+        if self._error is not None:
             raise self._error
+
+    def _distrust(self, message: str) -> None:
+        """What comes now is no HTTP: an error while it matters, afterwards only the connection's end."""
+        if self._complete or self._lingers:
+            self._keeps_alive = False
+        else:
+            self.fail(UpstreamFailed(message, reason="protocol"))
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -336,6 +363,7 @@ class Connection(asyncio.Protocol):
         if self._size > HIGH_WATER and self._transport is not None:
             self._transport.resume_reading()
         self._size = 0
+        self._room = HIGH_WATER
         return data
 
     def _flush(self) -> None:
@@ -356,6 +384,7 @@ class Connection(asyncio.Protocol):
     async def _unblock(self) -> None:
         await self._blocked  # type: ignore[misc]  # `_wait` may not run: the sink's own wait comes first
         self._blocked = None
+        self._heard_at = self._now()  # until now nobody listened
         if self._transport is not None:
             self._transport.resume_reading()
         self._flush()

@@ -4,12 +4,14 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from llmgateway.domain.catalog import Deadlines
 from llmgateway.domain.errors import UpstreamFailed, UpstreamTimeout
 from llmgateway.domain.sweep import Sweep, Timed
 from llmgateway.upstream.connection import Connection
+from llmgateway.wire.outbox import Outbox
 
 MAX_CONNECTIONS = 4096  # to one origin, from one worker
 
@@ -25,6 +27,7 @@ class Pool:
         *,
         tls: ssl.SSLContext | None,
         most: int = MAX_CONNECTIONS,
+        outbox: Outbox | None = None,
     ) -> None:
         parts = urlsplit(origin)
         assert parts.hostname is not None
@@ -36,20 +39,24 @@ class Pool:
         self._free = most
         self._idle: deque[Connection] = deque()
         self.loop = asyncio.get_running_loop()
+        self.outbox = outbox or Outbox(self.loop.call_soon)
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._open: set[Connection] = set()
 
     async def take(self, deadlines: Deadlines, *, fresh: bool = False) -> Connection:
         """An idle connection, else a new one, else the first that comes free within the pool deadline."""
-        if not fresh and self._idle:
-            return self._idle.pop()
-        if self._free <= 0:
+        while self._idle and not fresh:
+            connection = self._idle.pop()
+            if connection.is_open:  # else it was broken in this turn of the loop
+                return connection
+        if self._free > 0:
+            self._free -= 1
+        else:
             if fresh and self._idle:
                 self._idle.popleft().expire(self._now())
-            connection = await self._turn(deadlines.pool)
-            if connection is not None:
-                return connection
-        self._free -= 1
+            given = await self._turn(deadlines.pool)
+            if given is not None:
+                return given if given.is_open else await self.take(deadlines)
         try:
             return await self._connect(deadlines.connect)
         except BaseException:
@@ -64,9 +71,13 @@ class Pool:
             async with asyncio.timeout(seconds):
                 return await turn
         except BaseException as error:
-            if turn.done() and not turn.cancelled():  # it came in the moment that we gave up: the next one's
-                connection = turn.result()
-                self._call_next() if connection is None else self.give_back(connection)
+            if not turn.done() or turn.cancelled():
+                with suppress(ValueError):
+                    self._waiting.remove(turn)
+            elif (connection := turn.result()) is None:
+                self._release_place()  # it came in the moment that we gave up: the next one's
+            elif connection.is_open:
+                self.give_back(connection)
             if isinstance(error, TimeoutError):
                 raise UpstreamTimeout("pool", seconds) from None
             raise
@@ -88,7 +99,7 @@ class Pool:
             raise UpstreamFailed(
                 f"No trusted connection to the model server: {error.reason or 'TLS failed'}.", reason="tls"
             ) from None
-        except OSError:
+        except (OSError, UnicodeError):  # a name that IDNA cannot encode is no name
             raise UpstreamFailed("The model server cannot be reached.", reason="connect") from None
         if not connection.is_open:
             raise UpstreamFailed("The model server closed the connection at once.", reason="reset")
@@ -111,15 +122,13 @@ class Pool:
             self._idle.remove(connection)
 
     def _release_place(self) -> None:
-        self._free += 1
-        self._call_next()
-
-    def _call_next(self) -> None:
+        """To the first in line: whoever comes in between must not take it, too."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
+        self._free += 1
 
     def close(self) -> None:
         for connection in list(self._open):

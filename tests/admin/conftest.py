@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from llmgateway.admin.gate import Gate
 from llmgateway.admin.operations import Desk as OperatorsDesk
 from llmgateway.admin.routes import routes
-from llmgateway.domain.ids import uuid7
+from llmgateway.domain.ids import Ids
 from llmgateway.domain.secret import Secret
 from llmgateway.edge.middleware import HANDLERS, Envelope
 from llmgateway.upstream.health import Replicas
@@ -34,7 +34,7 @@ def app(desk: Desk) -> Envelope:
         config=lambda: {"settings": {"ADMIN_KEY": "***"}},
     )
     inner = Starlette(routes=routes(at_hand, Gate(Secret(ADMIN_KEY))), exception_handlers=HANDLERS)
-    return Envelope(inner, lambda: uuid7(desk.clock.now()))
+    return Envelope(inner, lambda: Ids()(desk.clock.now()))
 
 
 @pytest.fixture

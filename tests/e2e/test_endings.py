@@ -67,10 +67,8 @@ async def test_a_hang_up_at_every_event(tenant: Tenant, hang_up: HangUp) -> None
     records = by_request(await tenant.records(7))
     for k, call in enumerate(tenant.calls):
         record = records[f"hold-after-{k}~hang"]
-        source = "counted" if k else "none"
-        expected = (WORDS, k) if k else (0, 0)
-        assert figures(record) == ("client_gone", 200 if k else 499, *expected, source), record
-        assert call.completion_tokens == k
+        assert figures(record) == ("client_gone", 200 if k else 499, WORDS, k, "counted"), record
+        agree(record, call)
 
 
 async def test_a_hang_up_at_done_is_no_hang_up(tenant: Tenant) -> None:
@@ -121,7 +119,6 @@ PHASES = [
     ("reset-mid-chunk", True, 200, None, "upstream_error", "counted"),
     ("truncated-length", False, 502, 0, "upstream_error", "none"),
     ("stalls", True, 200, 3, "timeout", "counted"),
-    ("silent", True, 504, 0, "timeout", "none"),
     ("silent", False, 504, 0, "timeout", "none"),
     ("error-event-after-3", True, 200, 3, "upstream_error", "counted"),
 ]
@@ -195,7 +192,7 @@ async def test_a_second_answer_is_nobodys(tenant: Tenant) -> None:
     for model in ("two-responses", "cl-and-te", "two-responses", "ok-1"):
         answers = await all_at_once(*(tenant.ask(model) for _ in range(4)))
         assert all(b"smuggled" not in answer.body for answer in answers)
-    assert {answer.status for answer in answers} == {200}
+        assert {answer.status for answer in answers} <= ({200} if model == "ok-1" else {200, 502})
 
 
 # --- while nothing is said

@@ -1,0 +1,116 @@
+"""No key, no question and no answer is left anywhere: not in logs, files, databases, metrics or errors."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from redis import Redis
+
+from tests.e2e.deployment import CHAT, CONFIG, environment_of
+from tests.lab.breaking import body
+from tests.lab.client import chat, post
+from tests.lab.gateway import Gateway, serving
+from tests.lab.servers import Mongod, Valkey
+from tests.lab.upstream import ScriptedUpstream
+
+pytestmark = pytest.mark.e2e
+
+PROMPT, REPLY, VENDOR = "canary-prompt-5f3a", "canary-reply-77e1", "canary-credential-0c1d"
+DEBUG = {"LLMGATEWAY_LOG_LEVEL": "debug", "INFERENCE_KEY": VENDOR}
+ENDINGS = ("scripted-0", "status-400", "status-401", "status-500", "rst-before-headers", "unreachable", "die-after-7",
+           "error-event-after-3", "html-200", "no-usage", "nobody", "stalls")
+
+
+async def use(gateway: Gateway, upstream: ScriptedUpstream) -> list[str]:
+    """Calls of every ending, with words that must not be kept; the keys that were used."""
+    said = f'data: {{"choices":[{{"index":0,"delta":{{"content":"{REPLY}"}},"finish_reason":"stop"}}]}}\n\n'
+    upstream.script("scripted-0", body(said.encode() + b"data: [DONE]\n\n"))
+    first = await gateway.create_key("canary")
+    rotated = (await gateway.admin("POST", f"/keys/{first.id}/rotate", {"overlap_seconds": 60})).json["key"]
+    wrong = first.secret[:-1] + ("0" if first.secret[-1] != "0" else "1")
+    for secret in (first.secret, rotated, wrong):
+        for model in ENDINGS:
+            for stream in (False, True):
+                asked = post(CHAT, chat(model, PROMPT, stream=stream, user=PROMPT), secret, x_note=PROMPT)
+                answer = await gateway.ask(asked)
+                assert VENDOR.encode() not in answer.body
+                assert secret.encode() not in answer.body
+        await gateway.ask(post(CHAT, PROMPT, secret))
+        await gateway.get(f"/v1/models?key={secret}", secret)
+        await gateway.get(f"/v1/nothing/{secret}", secret)
+    async with await gateway.connect() as connection:
+        await connection.send(post(CHAT, chat("hold-after-1", PROMPT, stream=True), first.secret))
+        await connection.head()
+    await gateway.ledger(2 * (2 * len(ENDINGS) - 2) + 1)
+    return [first.secret, rotated]
+
+
+def found_in(texts: dict[str, bytes], words: list[str]) -> list[tuple[str, str]]:
+    return [(place, word) for place, text in texts.items() for word in words if word.encode() in text]
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*")
+            if path.is_file() and path.name != "gateway.yaml"}
+
+
+def words_of(keys: list[str]) -> list[str]:
+    """Whole keys, their secrets, and beginnings that would be enough to guess by."""
+    secrets = [key.split("_")[2] for key in keys]
+    return [PROMPT, REPLY, VENDOR, *keys, *secrets, *(secret[:20] for secret in secrets)]
+
+
+async def test_a_laptop_keeps_no_words(upstream: ScriptedUpstream) -> None:
+    async with Gateway.embedded(environment_of(upstream, **DEBUG), config=CONFIG) as gateway:
+        keys = await use(gateway, upstream)
+        metrics = (await gateway.get("/metrics")).body
+        running = {"metrics": metrics, **files_of(gateway.directory)}
+        assert any(path.endswith(".journal") for path in running)
+        assert any(".sqlite" in path or ".db" in path for path in running), sorted(running)
+        assert len(gateway.output()) > 0
+        assert found_in(running, words_of(keys)) == []
+        await gateway.kill()
+        assert found_in(files_of(gateway.directory), words_of(keys)) == []
+
+
+async def test_a_fleet_keeps_no_words(upstream: ScriptedUpstream, valkey: Valkey, mongod: Mongod) -> None:
+    redis_url, mongo_url = valkey.url(7), mongod.url("canary")
+    environment = environment_of(upstream, **DEBUG)
+    async with Gateway.fleet(environment, redis_url=redis_url, mongo_url=mongo_url, config=CONFIG) as fleet:
+        keys = await use(fleet, upstream)
+        texts = {"metrics": (await fleet.get("/metrics")).body, **files_of(fleet.directory)}
+        texts["redis"] = b"\n".join(await asyncio.to_thread(lambda: list(dump_of_redis(redis_url))))
+        texts["mongo"] = (await asyncio.to_thread(dump_of_mongo, mongo_url)).encode()
+        assert b"canary" in texts["mongo"], "the user's name is there, so the dump is one"
+        assert found_in(texts, words_of(keys)) == []
+
+
+def dump_of_redis(url: str) -> Iterator[bytes]:
+    """Every key with its value in the server's own form."""
+    with Redis.from_url(url) as client:
+        for key in client.scan_iter("*"):
+            yield key
+            yield client.dump(key) or b""
+            if client.type(key) == b"string":
+                yield client.get(key) or b""
+            elif client.type(key) == b"hash":
+                yield repr(client.hgetall(key)).encode()
+
+
+def dump_of_mongo(url: str) -> str:
+    with MongoClient[dict[str, Any]](url) as client:
+        database = client.get_default_database()
+        return "\n".join(repr(list(database[name].find())) for name in database.list_collection_names())
+
+
+async def test_settings_are_shown_masked(upstream: ScriptedUpstream) -> None:
+    async with Gateway.embedded(serving(upstream.url, "ok-1", INFERENCE_KEY=VENDOR)) as gateway:
+        shown = await gateway.admin("GET", "/config")
+        assert shown.status == 200
+        secrets = [VENDOR, gateway.program.environment["ADMIN_KEY"]]
+        assert found_in({"config": shown.body, "log": gateway.output().encode()}, secrets) == []
+        environ = Path(f"/proc/{gateway.pid}/cmdline").read_bytes()
+        assert found_in({"cmdline": environ}, secrets) == []
