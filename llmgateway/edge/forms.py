@@ -1,6 +1,8 @@
 """Multipart forms: the model's name and `stream`, found without taking the form apart; all else passes
 unseen."""
 
+from typing import Any
+
 from msgspec import Struct
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -46,7 +48,7 @@ class _FieldReader:
         self._found: dict[bytes, tuple[int, int]] = {}
         self._disposition = b""
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> Any:
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._on_name,

@@ -29,7 +29,6 @@ from llmgateway.wire.frames import PROGRESS, RESERVE, SETTLE, frame
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 8 * 1024 * 1024
-HEAD_ROOM = SEGMENT_BYTES // 4  # of the last segment on a full disk: kept for closing what is open
 SYNC_SECONDS = 0.02
 RECENT = 5_000  # settled records in memory; a store that is further behind is fed from the segments
 
@@ -50,12 +49,15 @@ class FileJournal:
     """Implements `domain.ports.Journal` and `domain.ports.Spool`. One event loop uses it; a thread of its own
     syncs, and lays out the next segment before it is needed."""
 
-    def __init__(self, root: Path, *, worker: str) -> None:
+    def __init__(self, root: Path, *, worker: str, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._root = root
         self._worker = worker
         self._directory = root / worker
+        self._segment_bytes = segment_bytes
+        self._head_room = segment_bytes // 4  # of the last segment on a full disk: for closing what is open
         self._open: dict[str, Record] = {}
         self._segments: deque[Segment] = deque()  # oldest first; the last one is written to
+        self._adopted: deque[Segment] = deque()  # those of dead workers: shipped first, then deleted
         self._spare: Segment | None = None
         self._laying_out = threading.Lock()
         self._locks: list[tuple[Path, int]] = []
@@ -64,9 +66,7 @@ class FileJournal:
         self._suspect = False
         self._stopping = threading.Event()
         self._syncer = threading.Thread(target=self._sync_loop, name="journal-sync", daemon=True)
-        self._recent: deque[tuple[Record, Segment, int]] = (
-            deque()
-        )  # settled, unshipped, and where each one ends
+        self._recent: deque[tuple[Record, Segment, int]] = deque()  # unshipped, and where each one ends
         self._keeps_up = True
         self._overflow: list[Record] = []
         self.unshipped = 0
@@ -82,6 +82,7 @@ class FileJournal:
         assert own is not None
         self._locks.append((unborn.rename(self._directory), own))
         if not self._rotate():
+            unlock(*self._locks.pop())
             raise LedgerUnavailable(f"There is no room for the journal in {self._root}.")
         self._syncer.start()
         return self
@@ -92,8 +93,8 @@ class FileJournal:
         self._syncer.join()
         if self._spare is not None:
             self._spare.delete()
-        keeps = bool(self._open) or self.unshipped > 0
-        for segment in self._segments:
+        keeps = bool(self._open or self.batch(1).records)
+        for segment in (*self._adopted, *self._segments):
             if keeps:
                 segment.sync()
                 segment.close()
@@ -106,7 +107,8 @@ class FileJournal:
 
     def reserve(self, record: Record) -> None:
         data = frame(RESERVE, _encode(record))
-        if (self._spare is None and self._segments[-1].room < HEAD_ROOM) or not self._append(data):
+        is_full = self._spare is None and self._segments[-1].room < self._head_room
+        if is_full or not self._append(data):
             raise LedgerUnavailable(
                 "The gateway cannot write its ledger now; nothing was charged.", retry_after=5
             )
@@ -121,7 +123,6 @@ class FileJournal:
     def settle(self, record: Record) -> None:
         self._open.pop(record.id, None)
         self.unshipped += 1
-        self._commit()
         if not self._append(frame(SETTLE, _encode(record))):
             self._overflow.append(record)  # even the head-room is used up: the store is its only chance
         elif self._keeps_up:
@@ -129,6 +130,7 @@ class FileJournal:
             self._recent.append((record, last, last.size))
             if len(self._recent) > RECENT:
                 self._fall_behind()
+        self._commit()
 
     # --- the shipper's side: domain.ports.Spool ---
 
@@ -138,6 +140,8 @@ class FileJournal:
             return Batch(
                 self._overflow[:most], self._segments[0], self._segments[0].shipped_to, is_overflow=True
             )
+        if self._adopted and (batch := self._batch_adopted(most)):
+            return batch
         if self._keeps_up:
             recent = list(islice(self._recent, most))
             _, segment, end = (
@@ -156,17 +160,27 @@ class FileJournal:
                 self._keeps_up = True
                 return Batch([], segment, end)
             self._segments.popleft().delete()
+
+    def _batch_adopted(self, most: int) -> Batch | None:
+        while self._adopted:
+            segment = self._adopted[0]
+            records, end = segment.settled(most)
+            if records:
+                return Batch(records, segment, end)
+            self._adopted.popleft().delete()
             self._release_adopted()
+        return None
 
     def shipped(self, batch: Batch) -> None:
         self.unshipped = max(0, self.unshipped - len(batch.records))
         if batch.is_overflow:
             del self._overflow[: len(batch.records)]
             return
+        batch.segment.shipped_to = batch.end
+        if batch.segment in self._adopted:
+            return
         while self._segments[0] is not batch.segment:
             self._segments.popleft().delete()
-            self._release_adopted()
-        batch.segment.shipped_to = batch.end
         for _ in range(min(len(batch.records), len(self._recent))):
             self._recent.popleft()
 
@@ -192,36 +206,35 @@ class FileJournal:
 
     @property
     def bytes_held(self) -> int:
-        return sum(segment.size - segment.shipped_to for segment in self._segments)
+        return sum(segment.size - segment.shipped_to for segment in (*self._adopted, *self._segments))
 
     # --- recovery ---
 
     def take_over(self) -> list[Record]:
         """Adopts the journals of dead workers: what they settled is shipped from here. Returns what they left
         open, for the caller to settle; their files are deleted when all that they hold is in the store."""
-        orphans: list[Record] = []
+        paths: list[Path] = []
         for directory in sorted(self._root.iterdir()):
             if directory == self._directory or directory.name.startswith(".") or not directory.is_dir():
                 continue
             fd = lock(directory)
             if fd is None:
                 continue
-            paths = sorted(directory.glob("*.journal"))
-            orphans += left_open(paths)
-            adopted = [Segment.adopt(path) for path in paths]
-            self.unshipped += sum(len(segment.settled(SEGMENT_BYTES)[0]) for segment in adopted)
-            self._segments.extendleft(reversed(adopted))
-            self._fall_behind()
             self._locks.append((directory, fd))
+            paths += sorted(directory.glob("*.journal"))
             log.info("took over the journal of a dead worker", extra={"fields": {"worker": directory.name}})
+        orphans = left_open(paths)  # of all at once: one may have settled what another had left open
+        adopted = [Segment.adopt(path) for path in paths]
+        self.unshipped += sum(len(segment.settled(segment.size)[0]) for segment in adopted)
+        self._adopted.extend(adopted)
         self._open.update((record.id, record) for record in orphans)
         self._release_adopted()
         return orphans
 
     def _release_adopted(self) -> None:
-        held = {segment.path.parent for segment in self._segments}
+        held = {segment.path.parent for segment in self._adopted} | {self._directory}
         for directory, fd in list(self._locks):
-            if directory not in held and directory != self._directory:
+            if directory not in held:
                 self._locks.remove((directory, fd))
                 unlock(directory, fd)
 
@@ -250,11 +263,10 @@ class FileJournal:
         fresh, self._spare = self._spare, None
         if fresh is None:
             return False
-        last = self._segments[-1] if self._segments else None
         fresh.move_to(fresh.path.with_suffix(".journal"))
         again = [frame(PROGRESS, _encode(record)) for record in self._open.values()]
-        if self._suspect and last is not None:
-            again += [frame(SETTLE, _encode(record)) for record in last.settled(SEGMENT_BYTES)[0]]
+        for suspect in list(self._segments)[-2:] if self._suspect else ():
+            again += [frame(SETTLE, _encode(record)) for record in suspect.settled(suspect.size)[0]]
         for data in again:
             if len(data) <= fresh.room:
                 fresh.append(data)
@@ -269,7 +281,7 @@ class FileJournal:
             self._number += 1
             spare = Segment(self._directory / f"{self._number:08}.spare")
             try:
-                spare.lay_out(SEGMENT_BYTES)
+                spare.lay_out(self._segment_bytes)
             except OSError as error:
                 self._failed("lay out", error)
             else:

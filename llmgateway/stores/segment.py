@@ -104,12 +104,13 @@ def read(path: Path) -> Iterator[tuple[int, Record]]:
 
 
 def left_open(paths: list[Path]) -> list[Record]:
-    """Records that were reserved and never settled, in their last known state."""
+    """Records that were reserved and never settled in any of these, in their last known state."""
     opened: dict[str, Record] = {}
+    settled: set[str] = set()
     for path in paths:
         for kind, record in read(path):
             if kind in (RESERVE, PROGRESS):
                 opened[record.id] = record
             else:
-                opened.pop(record.id, None)
-    return list(opened.values())
+                settled.add(record.id)
+    return [record for record in opened.values() if record.id not in settled]

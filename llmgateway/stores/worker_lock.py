@@ -16,17 +16,19 @@ def lock(directory: Path) -> int | None:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_ino == (directory / "lock").stat().st_ino:
+            return fd
     except OSError:
-        os.close(fd)
-        return None
-    return fd
+        pass  # held, or deleted with its directory since it was opened
+    os.close(fd)
+    return None
 
 
 def unlock(directory: Path, fd: int) -> None:
     """Gives the lock up, and the directory with it when no segment is left in it."""
     if not any(directory.glob("*.journal")):
-        for leftover in directory.iterdir():
-            leftover.unlink()
         with contextlib.suppress(OSError):
+            for leftover in directory.iterdir():
+                leftover.unlink(missing_ok=True)
             directory.rmdir()
     os.close(fd)

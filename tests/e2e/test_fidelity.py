@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.deployment import CHAT, Tenant, figures
-from tests.lab.behaviours import Exchange
+from tests.lab.exchange import Exchange
 from tests.lab.breaking import BETWEEN_PARTS, split_at
 from tests.lab.client import EVENT_END, Answer, chat, post
 from tests.lab.telling import SSE

@@ -13,9 +13,13 @@ KEY = "operators-credential-0123456789abcdef"
 
 
 async def ask(
-    path: str, *, unready: str | None = None, degraded: tuple[str, ...] = (),
-    metrics_for: Literal["open", "admin", "off"] = "open", headers: Mapping[str, str] | None = None,
-) -> httpx.Response:  # fmt: skip
+    path: str,
+    *,
+    unready: str | None = None,
+    degraded: tuple[str, ...] = (),
+    metrics_for: Literal["open", "admin", "off"] = "open",
+    headers: Mapping[str, str] | None = None,
+) -> httpx.Response:
     machines = Machines(
         condition=lambda: Condition(version="1.2", config_version=3, unready=unready, degraded=degraded),
         metrics=lambda accept: Exposition(accept.encode() or b"page", "text/plain; version=0.0.4"),
@@ -50,9 +54,13 @@ async def test_health_tells_both_with_versions_and_no_more() -> None:
     answer = await ask("/health", degraded=("redis",))
     assert answer.status_code == 200
     assert answer.json() == {
-        "status": "degraded", "live": True, "ready": True, "degraded": ["redis"], "version": "1.2",
+        "status": "degraded",
+        "live": True,
+        "ready": True,
+        "degraded": ["redis"],
+        "version": "1.2",
         "config_version": 3,
-    }  # fmt: skip
+    }
     assert (await ask("/health", unready="draining")).status_code == 503
 
 

@@ -52,9 +52,18 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.mark.parametrize(
     ("sent", "answered"),
-    [(None, "ours"), ("mine-1", "mine-1"), ("x" * 128, "x" * 128), ("x" * 129, "ours"), ("a b", "ours"), ("", "ours")],
+    [
+        (None, "ours"),
+        ("mine-1", "mine-1"),
+        ("x" * 128, "x" * 128),
+        ("x" * 129, "ours"),
+        ("a b", "ours"),
+        ("", "ours"),
+    ],
 )
-async def test_a_request_id_is_taken_or_made(client: httpx.AsyncClient, sent: str | None, answered: str) -> None:
+async def test_a_request_id_is_taken_or_made(
+    client: httpx.AsyncClient, sent: str | None, answered: str
+) -> None:
     headers = {} if sent is None else {"x-request-id": sent}
     answer = await client.get("/hello", headers=headers)
     assert answer.text == answer.headers["x-request-id"] == answered

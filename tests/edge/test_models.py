@@ -24,9 +24,15 @@ ECHO = Target(provider="echo", url="", model="echo")
 MODELS = [
     Model(id="echo", targets=(ECHO,), created=AT),
     Model(
-        id="org/big", aliases=("default",), targets=(Target(url="http://x/v1", model="big"),), context=4096,
-        data_class="private", price=Price(id="p", input=200_000, output=800_000), created=AT, owned_by="team",
-    ),  # fmt: skip
+        id="org/big",
+        aliases=("default",),
+        targets=(Target(url="http://x/v1", model="big"),),
+        context=4096,
+        data_class="private",
+        price=Price(id="p", input=200_000, output=800_000),
+        created=AT,
+        owned_by="team",
+    ),
 ]
 PRINCIPALS = {
     b"all": Principal("k1", "alice", None, None),
@@ -77,10 +83,15 @@ async def test_a_key_sees_what_it_may_call(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("name", ["org/big", "org%2Fbig", "default"])
 async def test_a_card_says_what_is_known(client: httpx.AsyncClient, name: str) -> None:
     assert (await client.get(f"/v1/models/{name}")).json() == {
-        "id": "org/big", "object": "model", "created": int(AT.timestamp()), "owned_by": "team",
-        "aliases": ["default"], "price": {"input": 0.2, "output": 0.8, "request": 0, "currency": "EUR"},
-        "max_model_len": 4096, "data_class": "private",
-    }  # fmt: skip
+        "id": "org/big",
+        "object": "model",
+        "created": int(AT.timestamp()),
+        "owned_by": "team",
+        "aliases": ["default"],
+        "price": {"input": 0.2, "output": 0.8, "request": 0, "currency": "EUR"},
+        "max_model_len": 4096,
+        "data_class": "private",
+    }
 
 
 async def test_what_is_not_there_and_what_is_not_allowed(client: httpx.AsyncClient) -> None:
@@ -90,7 +101,10 @@ async def test_what_is_not_there_and_what_is_not_allowed(client: httpx.AsyncClie
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_not_allowed")
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/models"), ("GET", "/v1/models/echo"), ("POST", "/extras/tokenize/count")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1/models"), ("GET", "/v1/models/echo"), ("POST", "/extras/tokenize/count")],
+)
 async def test_nobody_is_served_without_a_key(client: httpx.AsyncClient, method: str, path: str) -> None:
     answer = await client.request(method, path, headers={"authorization": "Bearer wrong"})
     assert answer.status_code == 401
@@ -102,7 +116,13 @@ async def test_nobody_is_served_without_a_key(client: httpx.AsyncClient, method:
         ({"model": "echo", "input": "one two three"}, 3),
         ({"model": "echo", "input": ["one two", "three"]}, 3),
         ({"model": "echo", "prompt": "one"}, 1),
-        ({"model": "echo", "messages": [{"role": "user", "content": "a b"}, {"role": "user", "content": "c"}]}, 3),
+        (
+            {
+                "model": "echo",
+                "messages": [{"role": "user", "content": "a b"}, {"role": "user", "content": "c"}],
+            },
+            3,
+        ),
         ({"input": {"model": "echo", "messages": [{"role": "user", "content": "a b c d"}]}}, 4),
         ({"model": "echo", "input": {"messages": [{"role": "user", "content": "a"}]}}, 1),
     ],
@@ -130,7 +150,9 @@ async def test_without_a_tokeniser_it_is_an_estimate_that_says_so(client: httpx.
         (json.dumps({"model": "echo", "input": "x" * 1000}).encode(), 413, None),
     ],
 )
-async def test_what_cannot_be_counted(client: httpx.AsyncClient, body: bytes, status: int, param: str | None) -> None:
+async def test_what_cannot_be_counted(
+    client: httpx.AsyncClient, body: bytes, status: int, param: str | None
+) -> None:
     answer = await client.post("/extras/tokenize/count", content=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
 

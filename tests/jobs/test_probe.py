@@ -13,7 +13,6 @@ from llmgateway.upstream.client import UpstreamClient
 from tests.lab.upstream import ScriptedUpstream
 from tests.lab.waiting import eventually
 
-
 LISTED = b'{"object":"list","data":[{"id":"m","owned_by":"vllm"}]}'
 
 
@@ -75,7 +74,9 @@ async def test_vllm_is_found_out_and_told_of() -> None:
         assert capabilities.applied(models)[0].targets[0].continuous_usage is True
 
 
-async def test_another_server_is_asked_once_and_again_when_the_answer_is_old(upstream: ScriptedUpstream) -> None:
+async def test_another_server_is_asked_once_and_again_when_the_answer_is_old(
+    upstream: ScriptedUpstream,
+) -> None:
     now = Hand()
     capabilities = Capabilities(client(), now)
     models = [model(f"{upstream.url}/ok/v1")]

@@ -11,7 +11,7 @@ from typing_extensions import override
 from llmgateway.domain.call import Record, Tokens
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.ports import SystemClock
-from llmgateway.jobs.ship import Recovery, Shipper
+from llmgateway.jobs.ship import BATCH, Recovery, Shipper
 from llmgateway.stores.journal import FileJournal
 from tests.lab.waiting import eventually
 from tests.stores.samples import record as sample
@@ -64,7 +64,7 @@ async def running(shipper: Shipper) -> AsyncIterator[None]:  # type: ignore[type
 async def test_everything_that_is_settled_is_shipped_once(tmp_path: Path) -> None:
     shelf = Shelf()
     with FileJournal(tmp_path, worker="a") as journal:
-        ids = settled(journal, 1203)
+        ids = settled(journal, 2 * BATCH + 3)
         assert await Shipper(journal, shelf.append).ship()
         assert sorted(shelf.stored) == ids
         assert journal.unshipped == 0
@@ -146,7 +146,12 @@ async def test_what_a_dead_worker_left_open_is_settled_with_what_is_known(tmp_pa
         assert recovery.recovered == 1
         assert await Shipper(journal, shelf.append).drain(5)
     found = shelf.stored["id-1"]
-    assert (found.outcome, found.usage_source, found.tokens, found.cost) == ("recovered", "estimated", Tokens(7, 9), 11)
+    assert (found.outcome, found.usage_source, found.tokens, found.cost) == (
+        "recovered",
+        "estimated",
+        Tokens(7, 9),
+        11,
+    )
     assert found.ended_at is not None
     assert sorted(shelf.stored) == ["id-00010", "id-00011", "id-1"]
     assert [one.id for one in seen] == ["id-1"]

@@ -2,7 +2,6 @@ import io
 import json
 import logging
 import random
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -24,7 +23,9 @@ RECORD = record(random.Random(1), request_id="r-1", user="alice", outcome="compl
 
 
 def event(message: str = "it %s", *values: object, **fields: object) -> logging.LogRecord:
-    one = logging.LogRecord("llmgateway.x", logging.WARNING, __file__, 1, message, values or ("happened",), None)
+    one = logging.LogRecord(
+        "llmgateway.x", logging.WARNING, __file__, 1, message, values or ("happened",), None
+    )
     one.fields = fields
     return one
 
@@ -32,7 +33,9 @@ def event(message: str = "it %s", *values: object, **fields: object) -> logging.
 @pytest.fixture
 def restored() -> Iterator[None]:
     """What a test does to the logging of this process is undone."""
-    loggers = [logging.getLogger(name) for name in ("", "uvicorn.error", "gunicorn.error", "pymongo", "asyncio")]
+    loggers = [
+        logging.getLogger(name) for name in ("", "uvicorn.error", "gunicorn.error", "pymongo", "asyncio")
+    ]
     before = [(one, one.handlers[:], one.level, one.propagate) for one in loggers]
     yield
     for logger, handlers, level, propagate in before:
@@ -43,7 +46,12 @@ def restored() -> Iterator[None]:
 def test_a_json_line_holds_message_and_fields() -> None:
     line = json.loads(JsonLines().format(event(reason="away", records=3)))
     assert line["message"] == "it happened"
-    assert (line["level"], line["logger"], line["reason"], line["records"]) == ("warning", "llmgateway.x", "away", 3)
+    assert (line["level"], line["logger"], line["reason"], line["records"]) == (
+        "warning",
+        "llmgateway.x",
+        "away",
+        3,
+    )
     assert line["time"].endswith("Z")
 
 
@@ -66,10 +74,8 @@ def test_a_console_line_is_for_people() -> None:
 @pytest.mark.parametrize("formatter", [JsonLines(), Console()])
 def test_a_traceback_is_told(formatter: logging.Formatter) -> None:
     one = event()
-    try:
-        raise RuntimeError("broken")
-    except RuntimeError:
-        one.exc_info = sys.exc_info()
+    error = RuntimeError("broken")
+    one.exc_info = (RuntimeError, error, None)
     assert "RuntimeError: broken" in formatter.format(one)
 
 
@@ -86,7 +92,12 @@ def test_servers_are_routed_in(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_call_is_one_line() -> None:
     line = json.loads(json_line(RECORD))
-    assert (line["message"], line["request_id"], line["user"], line["outcome"]) == ("call", "r-1", "alice", "completed")
+    assert (line["message"], line["request_id"], line["user"], line["outcome"]) == (
+        "call",
+        "r-1",
+        "alice",
+        "completed",
+    )
     assert line["prompt"] == RECORD.tokens.prompt
     assert b"alice" in console_line(RECORD)
     assert console_line(RECORD).count(b"\n") == json_line(RECORD).count(b"\n") == 1

@@ -11,9 +11,17 @@ CHAT = "/v1/chat/completions"
 
 def made(**changes: Any) -> Record:
     usual = {
-        "endpoint": CHAT, "model": "m", "outcome": "completed", "status": 200, "stream": True, "duration_ms": 1100,
-        "ttft_ms": 100, "overhead_us": 60, "tokens": Tokens(10, 11, 4, 2), "attempts": [],
-    }  # fmt: skip
+        "endpoint": CHAT,
+        "model": "m",
+        "outcome": "completed",
+        "status": 200,
+        "stream": True,
+        "duration_ms": 1100,
+        "ttft_ms": 100,
+        "overhead_us": 60,
+        "tokens": Tokens(10, 11, 4, 2),
+        "attempts": [],
+    }
     return record(random.Random(1), **{**usual, **changes})
 
 
@@ -52,8 +60,11 @@ def test_an_alias_is_its_model_and_a_stranger_is_other() -> None:
 def test_tokens_are_added_up_by_kind() -> None:
     found = counted(made(), made())
     assert {sample.labels: sample.values for sample in found["tokens"]} == {
-        ("m", "input"): [20], ("m", "output"): [22], ("m", "cached"): [8], ("m", "reasoning"): [4],
-    }  # fmt: skip
+        ("m", "input"): [20],
+        ("m", "output"): [22],
+        ("m", "cached"): [8],
+        ("m", "reasoning"): [4],
+    }
 
 
 def test_times_fall_into_buckets() -> None:
@@ -82,14 +93,17 @@ def test_a_plain_answer_has_no_times_of_streams() -> None:
 def test_streams_are_counted_by_their_ending() -> None:
     found = counted(made(), made(outcome="client_gone"), made(stream=False))
     assert {sample.labels[0]: sample.values for sample in found["stream_endings"]} == {
-        "completed": [1], "client_gone": [1],
-    }  # fmt: skip
+        "completed": [1],
+        "client_gone": [1],
+    }
 
 
 def test_a_try_that_led_to_another_is_a_retry() -> None:
     failed, good = Attempt("a:1", 503, "status_503", 5), Attempt("b:1", 200, "ok", 9)
     found = counted(made(attempts=[failed, good]), made(attempts=[good]), made(attempts=[failed]))
-    assert [(sample.labels, sample.values) for sample in found["upstream_retries"]] == [(("status_503",), [1])]
+    assert [(sample.labels, sample.values) for sample in found["upstream_retries"]] == [
+        (("status_503",), [1])
+    ]
 
 
 def test_a_recovered_record_says_nothing_of_times() -> None:

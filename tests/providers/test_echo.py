@@ -42,7 +42,11 @@ def test_chat_says_the_last_user_message() -> None:
 
 
 def test_parts_of_a_message_are_joined() -> None:
-    parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}, {"type": "text", "text": "b"}]
+    parts = [
+        {"type": "text", "text": "a"},
+        {"type": "image_url", "image_url": {}},
+        {"type": "text", "text": "b"},
+    ]
     found = answer("/chat/completions", messages=[{"role": "user", "content": parts}])
     assert found["choices"][0]["message"]["content"] == "a\nb"
 
@@ -55,8 +59,11 @@ def test_nobody_said_anything() -> None:
 def test_max_tokens_cuts() -> None:
     found = answer("/chat/completions", messages=[USER], max_tokens=2)
     assert found["choices"][0] | {"message": None} == {
-        "index": 0, "message": None, "logprobs": None, "finish_reason": "length",
-    }  # fmt: skip
+        "index": 0,
+        "message": None,
+        "logprobs": None,
+        "finish_reason": "length",
+    }
     assert found["choices"][0]["message"]["content"] == "one two "
     assert found["usage"]["completion_tokens"] == 2
 
@@ -72,8 +79,12 @@ def test_a_stream_has_a_role_words_an_end_and_done() -> None:
     assert done == "[DONE]"
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert deltas == [
-        {"role": "assistant", "content": ""}, {"content": "one "}, {"content": "two "}, {"content": "three"}, {},
-    ]  # fmt: skip
+        {"role": "assistant", "content": ""},
+        {"content": "one "},
+        {"content": "two "},
+        {"content": "three"},
+        {},
+    ]
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
     assert all("usage" not in chunk for chunk in chunks)
 
@@ -114,7 +125,9 @@ def test_embeddings_are_unit_vectors_of_their_text_alone() -> None:
 
 
 def test_it_counts_its_own_tokens() -> None:
-    assert answer("/extras/tokenize/count", input="one  two\nthree ")["count"] == count("one  two\nthree ") == 3
+    assert (
+        answer("/extras/tokenize/count", input="one  two\nthree ")["count"] == count("one  two\nthree ") == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,6 +152,8 @@ def test_refusals_have_the_shape_of_errors(path: str, asked: Any, status: int) -
     assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
 
 
-@pytest.mark.parametrize("message", [None, 1, "x", {"role": "user"}, {"role": "user", "content": [1, {"text": 2}]}])
+@pytest.mark.parametrize(
+    "message", [None, 1, "x", {"role": "user"}, {"role": "user", "content": [1, {"text": 2}]}]
+)
 def test_odd_messages_are_no_reason_to_fail(message: Any) -> None:
     assert ask("/chat/completions", {"messages": [message]})[0] == 200

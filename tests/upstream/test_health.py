@@ -4,18 +4,18 @@ import pytest
 
 from llmgateway.domain.catalog import Target
 from llmgateway.upstream.health import EJECTED_MOST, EJECTED_SECONDS, FAILURES, Replica, Replicas
-from tests.doubles import HandClock
+from tests.doubles import SetClock
 
 A, B, C = (Target(url=f"http://10.0.0.{n}/v1", model="m") for n in (1, 2, 3))
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> SetClock:
+    return SetClock()
 
 
 @pytest.fixture
-def replicas(clock: HandClock) -> Replicas:
+def replicas(clock: SetClock) -> Replicas:
     return Replicas(clock.monotonic)
 
 
@@ -43,19 +43,19 @@ def test_a_few_failures_are_forgiven(replicas: Replicas) -> None:
     assert replicas.order([A, B]) == [A, B]
 
 
-def test_five_in_a_row_put_a_replica_last(replicas: Replicas, clock: HandClock) -> None:
+def test_five_in_a_row_put_a_replica_last(replicas: Replicas, clock: SetClock) -> None:
     fail(replicas.of(A))
     replicas.of(B).in_flight = 100
     assert replicas.order([A, B]) == [B, A]
-    clock.pass_by(EJECTED_SECONDS - 0.001)
+    clock.pass_seconds(EJECTED_SECONDS - 0.001)
     assert not replicas.of(A).is_up
-    clock.pass_by(0.001)
+    clock.pass_seconds(0.001)
     assert replicas.order([A, B]) == [A, B]
 
 
-def test_after_its_time_one_call_tries(replicas: Replicas, clock: HandClock) -> None:
+def test_after_its_time_one_call_tries(replicas: Replicas, clock: SetClock) -> None:
     fail(replicas.of(A))
-    clock.pass_by(EJECTED_SECONDS)
+    clock.pass_seconds(EJECTED_SECONDS)
     replicas.of(A).in_flight = 1
     assert replicas.order([A, B]) == [B, A]
     replicas.of(A).in_flight = 0
@@ -64,12 +64,12 @@ def test_after_its_time_one_call_tries(replicas: Replicas, clock: HandClock) -> 
     assert replicas.of(A).is_up
 
 
-def test_a_failed_try_doubles_the_time(replicas: Replicas, clock: HandClock) -> None:
+def test_a_failed_try_doubles_the_time(replicas: Replicas, clock: SetClock) -> None:
     replica = replicas.of(A)
     fail(replica)
     expected = EJECTED_SECONDS
     for _ in range(8):
-        clock.pass_by(expected)
+        clock.pass_seconds(expected)
         assert replica.is_up
         replica.failed()
         expected = min(expected * 2, EJECTED_MOST)
@@ -77,30 +77,30 @@ def test_a_failed_try_doubles_the_time(replicas: Replicas, clock: HandClock) -> 
     assert expected == EJECTED_MOST
 
 
-def test_calls_that_were_under_way_do_not_lengthen_it(replicas: Replicas, clock: HandClock) -> None:
+def test_calls_that_were_under_way_do_not_lengthen_it(replicas: Replicas, clock: SetClock) -> None:
     replica = replicas.of(A)
     fail(replica)
     until = replica.ejected_until
-    clock.pass_by(1)
+    clock.pass_seconds(1)
     fail(replica, 20)
     assert replica.ejected_until == until
 
 
-def test_a_success_forgets_it_all(replicas: Replicas, clock: HandClock) -> None:
+def test_a_success_forgets_it_all(replicas: Replicas, clock: SetClock) -> None:
     replica = replicas.of(A)
     fail(replica)
-    clock.pass_by(EJECTED_SECONDS)
+    clock.pass_seconds(EJECTED_SECONDS)
     replica.failed()
-    clock.pass_by(2 * EJECTED_SECONDS)
+    clock.pass_seconds(2 * EJECTED_SECONDS)
     replica.succeeded()
     fail(replica)
     assert replica.ejected_until == clock.monotonic() + EJECTED_SECONDS
 
 
-def test_all_are_asked_when_all_are_down(replicas: Replicas, clock: HandClock) -> None:
+def test_all_are_asked_when_all_are_down(replicas: Replicas, clock: SetClock) -> None:
     for target in (C, A, B):
         fail(replicas.of(target))
-        clock.pass_by(1)
+        clock.pass_seconds(1)
     assert replicas.order([A, B, C]) == [C, A, B]
 
 

@@ -1,0 +1,74 @@
+# make run     starts the gateway on this machine, with everything in ./data
+# make test    runs every check and test, real servers included
+# The rest: make lint, bench, soak, lock, test-deps, clean.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCKED := --require-hashes --only-binary :all:
+
+.PHONY: run test lint unit bench soak lock test-deps clean
+
+run: $(VENV)/.runtime
+	@exec $(BIN)/llmgateway serve
+
+test: lint unit
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/.test
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+bench: $(VENV)/.test
+	$(BIN)/python tests/bench/bench.py $(ARGS)
+
+# --- the environment: made once, and again when a lock changes ---
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "llmgateway needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { \
+	    echo "this Python cannot make environments by itself; asking virtualenv"; rm -rf $(VENV); \
+	    $(PYTHON) -m pip install --quiet --target .cache/virtualenv virtualenv \
+	    && PYTHONPATH=.cache/virtualenv $(PYTHON) -m virtualenv --quiet $(VENV); \
+	} || { echo "neither venv nor pip works in this Python (on Debian: apt install python3-venv)"; exit 1; }
+
+$(VENV)/.runtime: $(BIN)/python requirements.lock requirements-build.lock pyproject.toml
+	@echo "installing llmgateway into $(VENV) ..."
+	@$(PIP) install $(LOCKED) -r requirements.lock
+	@$(PIP) install $(LOCKED) -r requirements-build.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.runtime requirements-test.lock
+	@echo "installing what the tests need ..."
+	@$(PIP) install $(LOCKED) -r requirements-test.lock
+	@touch $@
+
+# --- what needs a compiler or the system's packages; tests that miss it are skipped, but not in CI ---
+
+test-deps: .venv-llama/.done
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light haproxy >/dev/null; \
+	fi
+
+.venv-llama/.done:
+	@echo "building llama_cpp.server (some minutes) ..."
+	@$(PYTHON) -m venv .venv-llama
+	@.venv-llama/bin/python -m pip install --quiet 'llama-cpp-python[server]==0.3.36'
+	@touch $@
+
+lock: $(VENV)/.test
+	$(BIN)/uv pip compile pyproject.toml -q --generate-hashes --universal --custom-compile-command "make lock" -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml -q --group test --generate-hashes --universal --custom-compile-command "make lock" -o requirements-test.lock
+	$(BIN)/uv pip compile --group build -q --generate-hashes --universal --custom-compile-command "make lock" -o requirements-build.lock
+
+clean:
+	rm -rf $(VENV) .venv-llama .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,67 @@
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from llmgateway.app.in_force import InForce
+from llmgateway.settings import Settings
+
+MODEL = "models: [{id: m, targets: [{provider: echo}]}]\n"
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Every version has a time of its own, however coarse the clock of the file system is."""
+    path.write_text(text)
+    stamp = path.stat().st_mtime_ns + 1_000_000_000 * len(text)
+    os.utime(path, ns=(stamp, stamp))
+
+
+def taken_over(in_force: InForce) -> bool:
+    """A change counts when it has stood still for a look."""
+    return any([in_force.take_over_changes(), in_force.take_over_changes()])
+
+
+def names(in_force: InForce) -> list[str]:
+    return [model.id for model in in_force.configuration().base_models]
+
+
+def test_a_changed_file_is_taken_over_whole(settings: Settings, config: Path) -> None:
+    in_force = InForce(settings)
+    assert names(in_force) == ["echo"]
+    assert not taken_over(in_force)
+    rewrite(config, MODEL + "keepalive: 3\n")
+    assert taken_over(in_force)
+    assert names(in_force) == ["m", "echo"]
+    assert (in_force.settings.keepalive, in_force.version) == (3, 2)
+    assert not taken_over(in_force)
+
+
+def test_a_wrong_file_is_complained_about_and_the_old_one_stays(
+    settings: Settings, config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_force = InForce(settings)
+    rewrite(config, "modells: []\nkeepalive: no\n")
+    assert not taken_over(in_force)
+    assert (in_force.settings, in_force.version) == (settings, 1)
+    (line,) = caplog.records
+    assert len(line.__dict__["fields"]["complaints"]) == 2
+    rewrite(config, MODEL)
+    assert taken_over(in_force)
+
+
+def test_what_needs_a_restart_is_told(
+    settings: Settings, config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    rewrite(config, "max_body: 1MiB\n")
+    assert taken_over(InForce(settings)) is False  # it was there from the start
+    in_force = InForce(settings)
+    rewrite(config, "max_body: 2MiB\n# changed\n")
+    assert taken_over(in_force)
+    assert caplog.records[-1].__dict__["fields"] == {"settings": ["max_body"]}
+
+
+def test_without_a_file_nothing_changes(tmp_path: Path) -> None:
+    settings = Settings.load({"LLMGATEWAY_DATA_DIR": str(tmp_path)}, config=None)
+    assert not taken_over(InForce(settings))

@@ -1,0 +1,127 @@
+"""One file of the journal: appended through memory, read back, torn at any byte."""
+
+import os
+import random
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from llmgateway.domain.call import Record
+from llmgateway.stores.segment import Segment, left_open, read
+from llmgateway.wire.frames import PROGRESS, RESERVE, SETTLE, frame
+from tests.stores.samples import record
+
+SIZE = 64 * 1024
+ENCODE = msgspec.json.Encoder().encode
+CHANCE = random.Random(11)
+A, B, C = (record(CHANCE) for _ in range(3))
+
+
+def framed(kind: int, made: Record) -> bytes:
+    return frame(kind, ENCODE(made))
+
+
+@pytest.fixture
+def segment(tmp_path: Path) -> Iterator[Segment]:
+    made = Segment(tmp_path / "00000001.spare")
+    made.lay_out(SIZE)
+    yield made
+    made.close()
+
+
+def test_what_was_appended_is_there_for_another_process_at_once(segment: Segment) -> None:
+    segment.append(framed(RESERVE, A))
+    segment.append(framed(SETTLE, A))
+    assert list(read(segment.path)) == [(RESERVE, A), (SETTLE, A)]
+    assert segment.size + segment.room == SIZE == segment.path.stat().st_size
+
+
+def test_settled_records_come_in_their_order_and_from_where_they_were_shipped(segment: Segment) -> None:
+    ends = []
+    for made in (A, B, C):
+        segment.append(framed(RESERVE, made))
+        segment.append(framed(SETTLE, made))
+        ends.append(segment.size)
+    segment.append(framed(PROGRESS, C))
+    assert segment.settled(2) == ([A, B], ends[1])
+    segment.shipped_to = ends[1]
+    assert segment.settled(2) == ([C], segment.size)
+    segment.shipped_to = segment.size
+    assert segment.settled(2) == ([], segment.size)
+
+
+def test_its_place_is_reserved_when_it_is_made(segment: Segment) -> None:
+    assert segment.path.stat().st_blocks * 512 >= SIZE
+
+
+def test_a_disk_without_room_is_met_when_it_is_made(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE // 2, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            Segment(tmp_path / "1.spare").lay_out(SIZE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_one_has_no_room_and_nothing_to_give(segment: Segment) -> None:
+    segment.append(framed(SETTLE, A))
+    segment.close()
+    segment.close()
+    segment.sync()
+    assert segment.room == 0
+    assert segment.settled(1) == ([], 0)
+
+
+def test_an_adopted_one_gives_what_a_dead_worker_settled(segment: Segment) -> None:
+    segment.append(framed(RESERVE, A) + framed(RESERVE, B) + framed(SETTLE, A))
+    adopted = Segment.adopt(segment.path)
+    assert adopted.settled(10)[0] == [A]
+    assert adopted.room == 0
+    adopted.sync()
+    adopted.delete()
+    assert not segment.path.exists()
+
+
+def test_an_empty_file_can_be_adopted(tmp_path: Path) -> None:
+    (tmp_path / "1.journal").write_bytes(b"")
+    adopted = Segment.adopt(tmp_path / "1.journal")
+    assert adopted.settled(10) == ([], 0)
+    adopted.close()
+
+
+def test_a_failed_sync_is_told(segment: Segment) -> None:
+    """The descriptor is made one that cannot be synced."""
+    reading, writing = os.pipe()
+    os.dup2(writing, segment._fd)
+    with pytest.raises(OSError, match="Invalid argument"):
+        segment.sync()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_open_is_what_was_never_settled_in_its_last_state(tmp_path: Path) -> None:
+    later = record(random.Random(1), id=B.id, user="later")
+    one, two = tmp_path / "1", tmp_path / "2"
+    one.write_bytes(framed(RESERVE, A) + framed(RESERVE, B) + framed(RESERVE, C) + framed(SETTLE, A))
+    two.write_bytes(framed(PROGRESS, later) + framed(SETTLE, C))
+    assert left_open([one, two]) == [later]
+    assert left_open([two, one]) == [B]  # in whatever order: what is settled is not open
+
+
+def test_a_tail_torn_at_any_byte_costs_only_itself(tmp_path: Path) -> None:
+    whole = framed(RESERVE, A) + framed(RESERVE, B)
+    last = framed(SETTLE, A)
+    path = tmp_path / "1"
+    for end in range(len(last)):
+        path.write_bytes(whole + last[:end] + bytes(100))
+        assert left_open([path]) == [A, B], end
+        adopted = Segment.adopt(path)
+        assert adopted.settled(10)[0] == []
+        adopted.close()
+    path.write_bytes(whole + last + bytes(100))
+    assert left_open([path]) == [B]
