@@ -20,9 +20,11 @@ from llmgateway.app.services import Services, open_services, samples_of
 from llmgateway.domain.errors import ShuttingDown
 from llmgateway.domain.ids import Ids
 from llmgateway.domain.ports import SystemClock
+from llmgateway.edge import documents
 from llmgateway.edge.machines import Condition, Exposition, Machines
 from llmgateway.edge.middleware import HANDLERS, Envelope
 from llmgateway.edge.models import Models
+from llmgateway.edge.openapi import openapi
 from llmgateway.edge.programs import Programs, endpoint_at
 from llmgateway.flow.authenticate import STALE_SECONDS
 from llmgateway.jobs.ticks import every
@@ -140,10 +142,16 @@ class Llmgateway(Starlette):
             replicas=services.upstream.replicas.seen,
             config=lambda: self._in_force.settings.masked(),
         )
-        operators = admin.routes(desk, Gate(settings.admin_key))
-        self.router.routes[:] = [*machines.routes(), *models.routes(), *operators]
+        document = openapi(admin.ROUTES, version=__version__, public_url=settings.public_url)
+        self.router.routes[:] = [
+            *machines.routes(),
+            *models.routes(),
+            *documents.routes(document),
+            *admin.routes(desk, Gate(settings.admin_key)),
+        ]
 
     def _condition(self, services: Services) -> Condition:
+        self._note_store(services)
         is_blind = self._clock.monotonic() - self._store_seen_at > STALE_SECONDS
         parts = (services.store, services.state)
         return Condition(
@@ -155,10 +163,13 @@ class Llmgateway(Starlette):
 
     def _look(self, services: Services) -> None:
         """Notes when the store was last seen, and tells the other processes' scrapers how this one is."""
-        if services.store.is_healthy():
-            self._store_seen_at = self._clock.monotonic()
+        self._note_store(services)
         if services.board is not None:
             services.board.publish(samples_of(services))
+
+    def _note_store(self, services: Services) -> None:
+        if services.catalogue.has_worked and services.store.is_healthy():
+            self._store_seen_at = self._clock.monotonic()
 
 
 def exposition_of(services: Services, accept: str) -> Exposition:

@@ -30,6 +30,7 @@ from llmgateway.flow.route import Route
 from llmgateway.flow.vigil import Watch
 from llmgateway.jobs.background import Background
 from llmgateway.jobs.probe import Capabilities, keep_probing
+from llmgateway.jobs.propagation import Propagation
 from llmgateway.jobs.ship import Recovery, Shipper
 from llmgateway.jobs.ticks import CONFIG_PERIOD, Reload, every, heed_changes, turn_sweep
 from llmgateway.observability.exposition import Board
@@ -61,6 +62,9 @@ class Services(Struct, frozen=True, kw_only=True):
     journal: FileJournal
     shipper: Shipper[Batch]
     recovery: Recovery
+    propagation: Propagation
+    catalogue: Reload
+    capabilities: Capabilities
     gateway: Gateway
     upstream: UpstreamClient
     count: Count
@@ -84,6 +88,7 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         outbox = Outbox(asyncio.get_running_loop().call_soon)
         upstream = UpstreamClient(connections, clock.monotonic, outbox=outbox)
         stack.callback(upstream.close)
+        capabilities = Capabilities(upstream, clock.monotonic)
         count = Count(everywhere := with_echo(upstream, clock))
         route = Route(Catalog(in_force.configuration().base_models), upstream.order)
         metrics = CallMetrics(lambda name: _id_of(route.catalog, name))
@@ -104,6 +109,9 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
             journal=journal,
             shipper=Shipper(journal, store.append),
             recovery=Recovery(journal, journal, clock, sinks=sinks),
+            propagation=Propagation(state, clock, name=worker),
+            catalogue=catalogue_of(in_force, store, route, capabilities),
+            capabilities=capabilities,
             gateway=gateway,
             upstream=upstream,
             count=count,
@@ -113,7 +121,7 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
             background=background,
         )
         background.begin(turn_sweep(connections, clock), turn_sweep(gateway.watch.calls, clock))
-        await begin_work(services, clock)
+        await begin_work(services)
         yield services
 
 
@@ -143,17 +151,20 @@ def call_logs(settings: Settings, stack: AsyncExitStack, background: Background)
     yield calls
 
 
-async def begin_work(services: Services, clock: Clock) -> None:
-    """What dead workers left comes first, then the catalogue; neither waits long for a store that is away."""
-    background, gateway, in_force = services.background, services.gateway, services.in_force
-    capabilities = Capabilities(services.upstream, clock.monotonic)
+def catalogue_of(in_force: InForce, store: Store, route: Route, capabilities: Capabilities) -> Reload:
+    """What calls are routed by: the settings, what operators added, and what the servers can do."""
 
-    async def read_catalog() -> None:
+    async def read() -> None:
         configuration = in_force.configuration()
-        catalog = await load_catalog(services.store, configuration.base_models, configuration.defaults)
-        gateway.route.catalog = Catalog(capabilities.applied(catalog))
+        catalog = await load_catalog(store, configuration.base_models, configuration.defaults)
+        route.catalog = Catalog(capabilities.applied(catalog))
 
-    reload = Reload(read_catalog, "the catalogue of models")
+    return Reload(read, "the catalogue of models")
+
+
+async def begin_work(services: Services) -> None:
+    """What dead workers left comes first, then the catalogue; neither waits long for a store that is away."""
+    gateway, in_force, reload = services.gateway, services.in_force, services.catalogue
 
     def take_over_configuration() -> None:
         if in_force.take_over_changes():
@@ -170,13 +181,14 @@ async def begin_work(services: Services, clock: Clock) -> None:
         async with asyncio.timeout(START_SECONDS):
             if await reload.once():
                 await services.shipper.ship()
-    background.begin(
+    services.background.begin(
         services.shipper.run(),
         services.recovery.run(),
         reload.run(),
-        heed_changes(services.state, [heed]),
+        heed_changes(services.state, [heed, services.propagation.heed]),
+        services.propagation.run(),
         every(CONFIG_PERIOD, take_over_configuration),
-        keep_probing(capabilities, lambda: gateway.route.catalog, reload.soon),
+        keep_probing(services.capabilities, lambda: gateway.route.catalog, reload.soon),
     )
 
 
@@ -193,6 +205,7 @@ def samples_of(services: Services) -> Sequence[Sample]:
         ("store_up", (services.store.name,), services.store.is_healthy()),
         ("store_up", (services.state.name,), services.state.is_healthy()),
         ("config_version", (), services.in_force.version),
+        ("key_propagation_seconds", (), services.propagation.seconds or 0.0),
         ("build_info", (__version__,), 1),
     ]
     values += [

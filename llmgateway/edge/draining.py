@@ -5,7 +5,6 @@ at a deadline; and while it waits, gunicorn hears nothing from it and takes it f
 """
 
 import asyncio
-import contextlib
 import signal
 from types import FrameType
 from typing import Any, Protocol
@@ -32,9 +31,12 @@ class Draining(Protocol):
 class DrainingServer(uvicorn.Server):
     """The first signal drains, a second one hurries, a third one gives up."""
 
-    def __init__(self, config: uvicorn.Config, app: Draining) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: Draining, *, notify_every: float = NOTIFY_SECONDS
+    ) -> None:
         super().__init__(config)
         self._app = app
+        self._notify_every = notify_every
         self._signals = 0
 
     @override
@@ -48,29 +50,19 @@ class DrainingServer(uvicorn.Server):
 
     @override
     async def shutdown(self, sockets: Any = None) -> None:
-        drained = asyncio.ensure_future(self._app.drain())
-        try:
-            while not drained.done() and not self.force_exit:
-                await asyncio.wait([drained], timeout=NOTIFY_SECONDS)
-                await self._notify()
-        finally:
-            drained.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await drained
-        notifying = asyncio.ensure_future(self._keep_notifying())
-        try:
+        async with asyncio.TaskGroup() as tasks:
+            notifying = tasks.create_task(self._keep_notifying())
+            draining = tasks.create_task(self._app.drain())
+            while not draining.done() and not self.force_exit:
+                await asyncio.wait([draining], timeout=self._notify_every)
+            draining.cancel()
             await super().shutdown(sockets)
-        finally:
             notifying.cancel()
 
     async def _keep_notifying(self) -> None:
-        while True:
-            await asyncio.sleep(NOTIFY_SECONDS)
-            await self._notify()
-
-    async def _notify(self) -> None:
-        if self.config.callback_notify is not None:
+        while self.config.callback_notify is not None:
             await self.config.callback_notify()
+            await asyncio.sleep(self._notify_every)
 
 
 def config_of(app: Any, **options: Any) -> uvicorn.Config:

@@ -48,6 +48,7 @@ class Exchange:
         "_chunked",
         "_connection",
         "_continue",
+        "_is_bodiless",
         "_left",
         "_waiter",
         "gone",
@@ -61,9 +62,9 @@ class Exchange:
         self._connection = connection
         self._body = b""
         self._body_ended = self._body_taken = False
-        self._chunked = False
+        self._chunked = self._is_bodiless = False
         self._continue = False
-        self._left = 0
+        self._left: int | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.scope = scope
         self.keeps_alive = keeps_alive
@@ -94,7 +95,7 @@ class Exchange:
             self._waiter.set_result(None)
 
     async def receive(self) -> Message:
-        if self._continue:
+        if self._continue and not self.started:
             self._continue = False
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not (self._body or self._body_ended) or self._body_taken:
@@ -115,7 +116,7 @@ class Exchange:
         connection = self._connection
         if connection.is_full:
             await connection.drained()
-        if self.gone:
+        if self.gone or self.is_answered:
             return
         if not self.started:
             self._begin(message)
@@ -126,11 +127,16 @@ class Exchange:
             if not more:
                 data += b"0\r\n\r\n"
         else:
-            self._left -= len(body)
-            data = body
-        connection.write(data)
+            data = body if self._left is None else self._measured(body, self._left)
+        if data and not self._is_bodiless:
+            connection.write(data)
         if not more:
             self._end()
+
+    def _measured(self, body: bytes, left: int) -> bytes:
+        """No byte more than was announced: it would begin the next answer."""
+        self._left = left - len(body)
+        return body[:left] if self._left < 0 else body
 
     def _begin(self, message: Message) -> None:
         self.started = True
@@ -138,29 +144,36 @@ class Exchange:
         lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         length: bytes | None = None
         for name, value in (*self._connection.default_headers, *message.get("headers", ())):
+            if name == b"connection":
+                self.keeps_alive = self.keeps_alive and value != b"close"
+                continue
             lines.append(b"%b: %b\r\n" % (name, value))
             if name == b"content-length":
                 length = value
-            elif name == b"connection" and value == b"close":
-                self.keeps_alive = False
-        if self.scope["method"] == "HEAD" or status in (204, 304):
-            length = b"0"
-        if length is None:
-            self._chunked = True
+        self._frame(status, length)
+        if self._chunked:
             lines.append(b"transfer-encoding: chunked\r\n")
-        else:
-            self._left = int(length)
         if not self.keeps_alive:
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
         head = b"".join(lines)
-        if head.count(b"\n") != len(lines):
+        if not head.count(b"\n") == head.count(b"\r") == len(lines):
             raise ValueError("a header of the answer holds a line end")
         self._connection.write(head)
 
+    def _frame(self, status: int, length: bytes | None) -> None:
+        """How the end of the body will be told; HTTP/1.0 knows no chunks, there it is that of the
+        connection."""
+        if self.scope["method"] == "HEAD" or status in (204, 304):
+            self._is_bodiless = True
+        elif length is not None:
+            self._left = int(length)
+        else:
+            self._chunked = self.scope["http_version"] == "1.1"
+
     def _end(self) -> None:
         self.is_answered = True
-        if self._left and self.scope["method"] != "HEAD":
+        if self._left:
             log.error(
                 "an answer's length is not the one announced", extra={"fields": {"path": self.scope["path"]}}
             )
@@ -173,7 +186,5 @@ class Exchange:
             await app(self.scope, self.receive, self.send)
         except Exception:
             log.exception("an application failed", extra={"fields": {"path": self.scope["path"]}})
-        if (
-            not self.is_answered
-        ):  # broken off on purpose, or by a failure: the client must not take it for whole
-            self._connection.abort()
+        if not self.is_answered and not self.gone:
+            self._connection.abort()  # broken off: the client must not take it for whole

@@ -8,6 +8,7 @@ bounds heads and unread bodies, and answers what is not HTTP in OpenAI's shape. 
 
 import asyncio
 from collections import deque
+from secrets import token_hex
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -23,13 +24,30 @@ from llmgateway.edge.exchange import STATUS_LINES, Exchange
 from llmgateway.wire.outbox import Outbox
 
 MAX_HEAD, MAX_HEADERS = 16 * 1024, 100
-HEAD_SECONDS, BODY_SECONDS, IDLE_SECONDS = 10.0, 30.0, 75.0
-TICK_SECONDS = 2.5
 MAX_UNREAD = 16 * 1024 * 1024  # bytes of a body that are read and dropped after the answer
+BODY_RATE = 512  # bytes a second: who sends a body slower than that for as long as its deadline is cut off
+
+
+LARGE_HEAD = f"The head of the request has more than {MAX_HEAD} bytes or {MAX_HEADERS} fields."
+
+
+class Unacceptable(ValueError):
+    """What this server does not read, though a parser may."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
 
 
 class ClientConnection(asyncio.Protocol):
-    """One client's connection; uvicorn makes it and may ask it to `shutdown`."""
+    """One client's connection; uvicorn makes it and may ask it to `shutdown`. Deadlines are in seconds: for a
+    whole head, for a body that does not come on, between two requests, and for a client to take in its last
+    answer."""
+
+    head_seconds, body_seconds, idle_seconds, last_seconds = 10.0, 30.0, 75.0, 5.0
+    tick_seconds = 2.5
 
     __slots__ = (
         "_app",
@@ -39,11 +57,14 @@ class ClientConnection(asyncio.Protocol):
         "_drained",
         "_head_size",
         "_headers",
+        "_is_deaf",
+        "_is_in_head",
         "_is_tls",
         "_outbox",
         "_parser",
         "_phase",
         "_queue",
+        "_raw_head",
         "_server",
         "_server_state",
         "_since",
@@ -74,7 +95,8 @@ class ClientConnection(asyncio.Protocol):
         self._queue: deque[Exchange] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._phase, self._since = "idle", 0.0
-        self._head_size = self._unread = 0
+        self._head_size = self._raw_head = self._unread = 0
+        self._is_in_head = self._is_deaf = False
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self.is_full = False
@@ -93,7 +115,7 @@ class ClientConnection(asyncio.Protocol):
         self._server = transport.get_extra_info("sockname")
         self._is_tls = transport.get_extra_info("sslcontext") is not None
         self._enter("head")
-        self._timer = self.loop.call_later(TICK_SECONDS, self._tick)
+        self._timer = self.loop.call_later(self.tick_seconds, self._tick)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -111,13 +133,22 @@ class ClientConnection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        self._since = self.loop.time()
+        if self._is_deaf:
+            self._drop(len(data))
+            return
+        if self._phase == "body":
+            self._since = min(self.loop.time(), self._since + len(data) / BODY_RATE)
+        was_in_head = self._is_in_head
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(400, InvalidRequest("This server speaks HTTP/1.1 only.", code="invalid_http"))
-        except (httptools.HttpParserError, ValueError):
-            self._refuse(400, InvalidRequest("The request is not valid HTTP.", code="invalid_http"))
+            if was_in_head and self._is_in_head:
+                self._grow_raw(len(data))
+        except Unacceptable as error:
+            self._refuse(error)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            cause = error.__context__
+            is_ours = isinstance(cause, Unacceptable)
+            self._refuse(cause if is_ours else Unacceptable(400, "The request is not valid HTTP."))
 
     @override
     def pause_writing(self) -> None:
@@ -170,25 +201,29 @@ class ClientConnection(asyncio.Protocol):
         self._since = self.loop.time()
 
     def _tick(self) -> None:
-        """A slow head or body, or nothing at all for too long. One lazy timer a connection: precise to 2.5
-        s."""
-        waited = self.loop.time() - self._since
-        if self._phase == "idle" and waited > IDLE_SECONDS:
-            self._close()
-        elif (self._phase == "head" and waited > HEAD_SECONDS) or (
-            self._phase == "body" and waited > BODY_SECONDS
+        """A slow head or body, or nothing at all for too long. One lazy timer a connection, precise to its
+        period."""
+        waited, phase = self.loop.time() - self._since, self._phase
+        if (phase == "idle" and waited > self.idle_seconds) or (
+            phase == "last" and waited > self.last_seconds
         ):
-            self._refuse(408, InvalidRequest("The request did not arrive in time.", code="request_timeout"))
-        self._timer = self.loop.call_later(TICK_SECONDS, self._tick)
+            self._outbox.flush()
+            self.abort()  # what it has not taken in by now it never will
+        elif (phase == "head" and waited > self.head_seconds) or (
+            phase == "body" and waited > self.body_seconds
+        ):
+            self._refuse(Unacceptable(408, "The request did not arrive in time."))
+        self._timer = self.loop.call_later(self.tick_seconds, self._tick)
 
     # --- the parser ---
 
     def on_message_begin(self) -> None:
         self._url = b""
         self._headers = []
-        self._head_size = 0
+        self._head_size = self._raw_head = 0
+        self._is_in_head = True
         if self._current is None:
-            self._phase = "head"
+            self._enter("head")
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -201,10 +236,20 @@ class ClientConnection(asyncio.Protocol):
     def _grow(self, size: int) -> None:
         self._head_size += size
         if self._head_size > MAX_HEAD or len(self._headers) > MAX_HEADERS:
-            raise ValueError("the head is too large")
+            raise Unacceptable(431, LARGE_HEAD)
+
+    def _grow_raw(self, size: int) -> None:
+        """The parser tells of whole lines only; one without an end would grow inside it."""
+        self._raw_head += size
+        if self._raw_head > MAX_HEAD:
+            raise Unacceptable(431, LARGE_HEAD)
 
     def on_headers_complete(self) -> None:
         parser = self._parser
+        if parser.should_upgrade():
+            raise Unacceptable(400, "This server speaks HTTP/1.1 only.")
+        self._is_in_head = False
+        headers, self._headers = self._headers, []  # trailers go elsewhere
         version = parser.get_http_version()
         path, raw_path, query = _target(self._url)
         scope = {
@@ -217,13 +262,13 @@ class ClientConnection(asyncio.Protocol):
             "raw_path": raw_path,
             "query_string": query,
             "root_path": "",
-            "headers": self._headers,
+            "headers": headers,
             "client": self._client,
             "server": self._server,
             "state": self._app_state.copy(),
         }
         exchange = Exchange(self, scope, keeps_alive=version == "1.1" and parser.should_keep_alive())
-        if (b"expect", b"100-continue") in self._headers:
+        if (b"expect", b"100-continue") in headers:
             exchange.expect_continue()
         if self._current is None:
             self._start(exchange)
@@ -242,11 +287,14 @@ class ClientConnection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         exchange = self._queue[-1] if self._queue else self._current
         if exchange is None:
-            self._unread += len(data)
-            if self._unread > MAX_UNREAD:
-                self.abort()
+            self._drop(len(data))
         else:
             exchange.body_arrived(data)
+
+    def _drop(self, size: int) -> None:
+        self._unread += size
+        if self._unread > MAX_UNREAD:
+            self.abort()
 
     def on_message_complete(self) -> None:
         exchange = self._queue[-1] if self._queue else self._current
@@ -262,26 +310,57 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is None:
             return
         if not exchange.keeps_alive:
-            self._close()
+            self._enter("idle")
+            self._close() if exchange.is_read else self._part()
         elif self._queue:
             self._start(self._queue.popleft())
             self.resume_reading()
         else:
-            self._enter("idle" if exchange.is_read else "body")
+            self._enter("body" if not exchange.is_read else "head" if self._is_in_head else "idle")
             self._transport.resume_reading()
 
-    def _refuse(self, status: int, error: InvalidRequest) -> None:
+    def _part(self) -> None:
+        """The end after the last answer. Closed while the client is still sending, the connection would be
+        reset, and with it the answer that it has not read yet."""
+        self._is_deaf = True
+        self._unread = 0
+        self._queue.clear()
+        self._enter("last")
+        self._outbox.flush()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+            transport.resume_reading()
+        else:
+            transport.close()
+
+    def _refuse(self, error: Unacceptable) -> None:
         """What no application has seen. While another answer is under way nothing may be put into it."""
+        current = self._current
         if self._transport is None:
             return
-        if self._current is None or not self._current.started:
-            body = body_of(error)
-            head = b"%bcontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-            self.write(head % (STATUS_LINES[status], len(body)) + body)
-        if self._current is not None:
-            self._current.gone = True
-            self._current.wake()
-        self._close()
+        if current is not None and current.is_read:  # what is wrong came after it: answer it first
+            self._is_deaf = True
+            self._queue.clear()
+            current.keeps_alive = False
+            self._transport.resume_reading()
+            return
+        if current is not None:
+            current.gone = True
+            current.wake()
+            if current.started:
+                self.abort()
+                return
+        code = "request_timeout" if error.status == 408 else "invalid_http"
+        body = body_of(InvalidRequest(error.message, code=code))
+        head = (
+            b"%bcontent-type: application/json\r\nx-request-id: %b\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n"
+        )
+        self.write(head % (STATUS_LINES[error.status], token_hex(16).encode("ascii"), len(body)) + body)
+        self._part()
 
 
 def _target(url: bytes) -> tuple[str, bytes, bytes]:

@@ -52,13 +52,15 @@ async def heed_changes(state: State, listeners: Sequence[Callable[[Change], None
 
 
 class Reload:
-    """Reads something again soon after it was asked to, and again and again until that has worked."""
+    """Reads something again soon after it was asked to, and again and again until that has worked.
+    `has_worked` turns true when it first has."""
 
     def __init__(self, read: Callable[[], Awaitable[None]], what: str) -> None:
         self._read = read
         self._what = what
         self._asked = asyncio.Event()
         self._is_failing = False
+        self.has_worked = False
 
     def soon(self) -> None:
         self._asked.set()
@@ -88,4 +90,5 @@ class Reload:
         if self._is_failing:
             log.info("%s can be read again", self._what)
         self._is_failing = False
+        self.has_worked = True
         return True

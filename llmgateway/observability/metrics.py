@@ -58,6 +58,7 @@ FAMILIES: Mapping[str, Family] = {
     "usage_spool_bytes": Family(kind="gauge", help="Bytes of the journal that are not in the store yet."),
     "store_up": Family(kind="gauge", help="1 while a store answers.", labels=("store",), folds="min"),
     "config_version": Family(kind="gauge", help="Times the configuration was taken over.", folds="max"),
+    "key_propagation_seconds": Family(kind="gauge", help="How long a change took to spread.", folds="max"),
     "build_info": Family(kind="gauge", help="1, with the version.", labels=("version",), folds="max"),
 }  # fmt: skip
 

@@ -42,12 +42,21 @@ class Breaker:
         self._health = Health(what, log)
         self._first, self._longest = first, longest
         self._round = 0
+        self._has_answered = False
         self._closed, self._opened = asyncio.Event(), asyncio.Event()
         self._closed.set()
 
     @property
     def is_closed(self) -> bool:
         return self._health.is_good
+
+    @property
+    def is_proved(self) -> bool:
+        """Closed, and not only because nobody has asked yet: the server has answered before."""
+        return self._health.is_good and self._has_answered
+
+    def answered(self) -> None:
+        self._has_answered = True
 
     def check(self) -> int:
         """The round that a call begins in, for `failed`. Raises at once while the server is away."""
@@ -89,6 +98,7 @@ class Breaker:
         self._opened.set()
 
     def _close(self) -> None:
+        self._has_answered = True
         if not self._health.is_good:
             self._round += 1
         self._health.good()

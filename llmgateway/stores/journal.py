@@ -107,8 +107,7 @@ class FileJournal:
 
     def reserve(self, record: Record) -> None:
         data = frame(RESERVE, _encode(record))
-        is_full = self._spare is None and self._segments[-1].room < self._head_room
-        if is_full or not self._append(data):
+        if self._is_full(len(data)) or not self._append(data):
             raise LedgerUnavailable(
                 "The gateway cannot write its ledger now; nothing was charged.", retry_after=5
             )
@@ -239,6 +238,14 @@ class FileJournal:
                 unlock(directory, fd)
 
     # --- inside ---
+
+    def _is_full(self, size: int) -> bool:
+        """Whether no more is left than is kept for closing what is open, where that is sure to take a frame
+        twice as long. The syncer may be waiting for a slow disk: it is not asked for the next segment."""
+        kept = max(self._head_room, (len(self._open) + 1) * 2 * size)
+        if self._spare is None and self._segments[-1].room < kept:
+            self._lay_out_spare()
+        return self._spare is None and self._segments[-1].room < kept
 
     def _append(self, data: bytes) -> bool:
         if self._suspect or len(data) > self._segments[-1].room:

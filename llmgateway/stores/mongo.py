@@ -77,7 +77,7 @@ class MongoStore:
         self._records: AsyncCollection[Document] = self._database["records"]
 
     def is_healthy(self) -> bool:
-        return self._breaker.is_closed
+        return self._breaker.is_proved
 
     async def ping(self) -> None:
         with self._asking():
@@ -228,6 +228,7 @@ class MongoStore:
         try:
             with pymongo.timeout(self._timeout):
                 yield
+            self._breaker.answered()
         except DuplicateKeyError as error:
             raise Conflict("The id is taken.") from error
         except UNFIT as error:
@@ -237,6 +238,7 @@ class MongoStore:
                 raise InvalidRequest(DOES_NOT_FIT) from error
             if _is_away(error):
                 raise self._breaker.failed(error, began) from error
+            self._breaker.answered()
             raise StoreUnavailable("MongoDB did not do what it was asked.", retry_after=1) from error
 
 

@@ -19,7 +19,7 @@ from llmgateway.domain.errors import InvalidJson, InvalidRequest, shown
 MAX_DEPTH = 128
 MAX_MESSAGES, MAX_TOOLS, MAX_STOPS = 20_000, 2_000, 1_000
 
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # exact in every JSON parser behind us
 T = TypeVar("T")
 
 

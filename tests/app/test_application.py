@@ -70,14 +70,22 @@ async def test_a_call_is_in_ledger_and_metrics(running: Running) -> None:
     (record,) = await eventually_answers(stored, "it is in the ledger")
     assert (record["id"], record["outcome"], record["tokens"]["prompt"]) == (sent, "completed", 3)
     page = (await running.client.get("/metrics")).text
-    assert (
-        'llmgateway_requests_total{model="echo",outcome="completed",route="/v1/chat/completions",status="200"} 1.0'
-        in page
-    )
+    labels = f'model="echo",outcome="completed",route="{CHAT}",status="200"'
+    assert f"llmgateway_requests_total{{{labels}}} 1.0" in page
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models", "/v1/models/echo", "/health", "/health/live", "/health/ready", "/metrics"]
+    "path",
+    [
+        "/v1/models",
+        "/v1/models/echo",
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+    ],
 )
 async def test_every_surface_is_there(running: Running, path: str) -> None:
     answer = await running.client.get(path, headers=running.caller)
@@ -102,12 +110,11 @@ async def test_draining_is_not_ready_and_takes_nothing_new(running: Running) -> 
 
 async def test_a_hurry_ends_the_pause(settings: Settings) -> None:
     app = create_app(settings, drain_pause=60)
-    async with app.router.lifespan_context(app):
-        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-            draining = tasks.create_task(app.drain())
-            await asyncio.sleep(0)
-            assert not draining.done()
-            app.hurry()
+    async with app.router.lifespan_context(app), asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        draining = tasks.create_task(app.drain())
+        await asyncio.sleep(0)
+        assert not draining.done()
+        app.hurry()
 
 
 async def test_it_lives_again_on_what_it_left(settings: Settings) -> None:

@@ -28,8 +28,7 @@ async def test_production_opens_though_nobody_answers(settings: Settings) -> Non
 
 
 def test_a_directory_has_one_gateway_at_a_time(settings: Settings) -> None:
-    with alone(settings):
-        with pytest.raises(BadSettings, match="another gateway runs"), alone(settings):
-            pass
+    with alone(settings), pytest.raises(BadSettings, match="another gateway runs"), alone(settings):
+        pass
     with alone(settings):
         pass

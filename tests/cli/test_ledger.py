@@ -53,8 +53,14 @@ def test_what_waits_is_no_difference_and_replay_ships_it(ask: Ask, root: Path) -
     done = ask("ledger", "replay")
     assert (done["recovered"], done["shipped"]) == (0, 2)
     assert ask("ledger", "status") == {
-        "stored": 2, "waiting": 0, "open": 0, "orphans": 0, "dead_letters": 0, "live_workers": 0, "dead_workers": 0,
-    }  # fmt: skip
+        "stored": 2,
+        "waiting": 0,
+        "open": 0,
+        "orphans": 0,
+        "dead_letters": 0,
+        "live_workers": 0,
+        "dead_workers": 0,
+    }
 
 
 def test_what_a_dead_worker_left_open_is_a_difference_until_it_is_replayed(

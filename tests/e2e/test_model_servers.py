@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 
 from tests.e2e.deployment import CHAT
-from tests.lab.client import Answer, chat, data_of, fetch, post, split_events
+from tests.lab.client import Answer, Connection, chat, data_of, fetch, post, split_events
 from tests.lab.gateway import Gateway, IssuedKey, Json, serving
 from tests.lab.model_servers import ALIAS, LlamaCppPython, LlamaServer
 from tests.lab.prefixes import PrefixProxy
+from tests.lab.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.service]
 
 SHORT = {"max_tokens": 24, "temperature": 0, "seed": 1}
-CPP, INTERRUPTED, DIRECT = "tiny-cpp", "tiny-interrupted", "org/tiny-direct"
+CPP, DIRECT = "tiny-cpp", "org/tiny-direct"
 
 
 @pytest.fixture(scope="module")
@@ -82,21 +83,46 @@ async def test_the_ledger_has_the_servers_own_usage(gateway: Gateway, fresh_name
         assert (record["outcome"], record["usage_source"]) == ("completed", "upstream")
 
 
-async def test_a_hang_up_frees_the_server_and_is_counted(
-    gateway: Gateway, llama_server: LlamaServer, fresh_name: str
-) -> None:
-    key = await gateway.create_key(fresh_name)
-    question = chat(ALIAS, "hello", max_tokens=400, stream=True, temperature=0)
-    async with await gateway.connect() as connection:
-        await connection.send(post(CHAT, question, key.secret))
-        assert (await connection.head()).status == 200
-        seen = await connection.events(10)
-    record = await last_record(gateway, key)
-    assert (record["outcome"], record["usage_source"]) == ("client_gone", "estimated")
-    assert record["tokens"]["completion"] > 0
-    assert seen
-    again = await ask(gateway, key, ALIAS, max_tokens=4)
-    assert again.json["usage"]["completion_tokens"] == 4
+async def start_long(gateway: Gateway, key: IssuedKey, model: str) -> Connection:
+    """A connection on which a long answer has begun."""
+    question = chat(model, "hello", max_tokens=480, stream=True, temperature=0)
+    connection = await gateway.connect()
+    await connection.send(post(CHAT, question, key.secret))
+    assert (await connection.head()).status == 200
+    assert await connection.event()
+    return connection
+
+
+async def test_a_hang_up_is_passed_on(anyio_backend: str, fresh_name: str) -> None:
+    """The server is frozen in the middle of its answer, else it would be through before anybody can react."""
+    with LlamaServer() as server:
+        async with PrefixProxy({ALIAS: server.port}) as proxy, Gateway.embedded(serving(proxy.url, ALIAS)) as gateway:
+            key = await gateway.create_key(fresh_name)
+            connection = await start_long(gateway, key, ALIAS)
+            with server.program.frozen():
+                connection.reset()
+                await eventually(lambda: CHAT in proxy.ended, "the server's connection was closed", 2)
+            record = await last_record(gateway, key)
+            assert (record["outcome"], record["usage_source"]) == ("client_gone", "estimated")
+            assert record["tokens"]["completion"] > 0
+            assert (await ask(gateway, key, ALIAS, max_tokens=4)).json["usage"]["completion_tokens"] == 4
+
+
+async def test_a_server_that_is_killed(anyio_backend: str, fresh_name: str) -> None:
+    with LlamaServer() as server:
+        async with PrefixProxy({ALIAS: server.port}) as proxy, Gateway.embedded(serving(proxy.url, ALIAS)) as gateway:
+            key = await gateway.create_key(fresh_name)
+            connection = await start_long(gateway, key, ALIAS)
+            server.program.freeze()
+            server.program.kill()
+            *_, error = data_of(split_events(await connection.body()))
+            connection.close()
+            assert error["error"]["code"] == "upstream_error"
+            record = await last_record(gateway, key)
+            assert (record["outcome"], record["usage_source"]) == ("upstream_error", "estimated")
+            assert record["tokens"]["completion"] > 0
+            server.start()
+            assert (await ask(gateway, key, ALIAS, max_tokens=4)).json["usage"]["completion_tokens"] == 4
 
 
 async def test_what_the_server_does_not_say_is_counted(
@@ -126,28 +152,20 @@ async def test_its_whole_answers_have_usage(counting: Gateway, fresh_name: str) 
     assert counted.json["count"] > 1
 
 
-async def test_a_stream_that_the_server_cuts(anyio_backend: str, fresh_name: str) -> None:
-    """By default this server drops what it is doing when the next request comes."""
+async def test_a_stream_that_the_server_breaks_off(anyio_backend: str, fresh_name: str) -> None:
+    """By default this server drops what it is doing when the next request comes. It says `[DONE]` to the first
+    caller, without a finish_reason, and breaks its connection: its bytes are relayed, its words are counted."""
     with LlamaCppPython(queueing=False) as server:
-        async with PrefixProxy({INTERRUPTED: server.port}) as proxy:
-            async with Gateway.embedded(serving(proxy.url, INTERRUPTED)) as gateway:
-                await cut_by_another(gateway, await gateway.create_key(fresh_name))
-
-
-async def cut_by_another(gateway: Gateway, key: IssuedKey) -> None:
-    question = post(CHAT, chat(INTERRUPTED, "hello", max_tokens=480, temperature=0, stream=True), key.secret)
-    async with await gateway.connect() as connection:
-        await connection.send(question)
-        assert (await connection.head()).status == 200
-        first = await connection.events(3)
-        other = asyncio.ensure_future(ask(gateway, key, INTERRUPTED))
-        rest = await connection.body()
-        await other
-    *chunks, error = data_of([*first, *split_events(rest)])
-    assert error["error"]["code"] == "upstream_error"
-    assert chunks
-    records = await gateway.ledger(2, user=key.document["user"])
-    assert sorted(record["outcome"] for record in records) == ["completed", "upstream_error"]
-    (cut,) = [record for record in records if record["outcome"] == "upstream_error"]
-    assert cut["usage_source"] in ("counted", "estimated")
-    assert cut["tokens"]["completion"] > 0
+        async with PrefixProxy({CPP: server.port}) as proxy, Gateway.embedded(serving(proxy.url, CPP)) as gateway:
+            key = await gateway.create_key(fresh_name)
+            connection = await start_long(gateway, key, CPP)
+            other = asyncio.ensure_future(ask(gateway, key, CPP))
+            *chunks, done = data_of(split_events(await connection.body()))
+            connection.close()
+            await other
+            records = await gateway.ledger(2, user=fresh_name)
+    assert done == "[DONE]"
+    assert all(choice["finish_reason"] is None for chunk in chunks for choice in chunk["choices"])
+    (cut,) = [record for record in records if record["stream"]]
+    assert cut["usage_source"] == "counted"
+    assert 0 < cut["tokens"]["completion"] <= len(chunks) + 2

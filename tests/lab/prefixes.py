@@ -8,15 +8,18 @@ from types import TracebackType
 from typing import Self
 
 READ = 65_536
+GONE = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class PrefixProxy:
-    """`ports` are the servers by model. A connection carries one request, so that a hang-up is passed on, too."""
+    """`ports` are the servers by model. A connection carries one request, so a hang-up is passed on, too; `ended`
+    are the paths of those that are over."""
 
     def __init__(self, ports: Mapping[str, int]) -> None:
         self.ports = ports
         self.port = 0
+        self.ended: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -43,7 +46,7 @@ class PrefixProxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with contextlib.closing(writer), contextlib.suppress(*GONE):
             await self._forward(reader, writer)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -58,10 +61,12 @@ class PrefixProxy:
         onward_reader, onward = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.closing(onward):
             onward.write(b"%b /%b %b\r\nconnection: close\r\n%b" % (method, path, version, fields))
-            ways = [asyncio.ensure_future(_pass(reader, onward)), asyncio.ensure_future(_pass(onward_reader, writer))]
+            both = ((reader, onward), (onward_reader, writer))
+            ways = [asyncio.ensure_future(_pass(*way)) for way in both]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                self.ended.append(f"/{path.decode()}")
                 for way in ways:
                     way.cancel()
                 await asyncio.gather(*ways, return_exceptions=True)

@@ -13,6 +13,8 @@ from llmgateway.domain.call import Record
 from llmgateway.stores.journal import FileJournal
 from tests.stores.samples import record
 
+MOST_OPEN = 20
+
 
 def say(word: str, *records: Record) -> None:
     sys.stdout.write("".join(f"{word} {made.id}\n" for made in records))
@@ -23,7 +25,7 @@ def scribble(journal: FileJournal, chance: random.Random) -> None:
     opened: list[Record] = []
     while True:
         what = chance.random()
-        if what < 0.4 or not opened:
+        if not opened or (what < 0.4 and len(opened) < MOST_OPEN):
             made = record(chance, outcome=None)
             journal.reserve(made)
             opened.append(made)

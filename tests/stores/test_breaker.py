@@ -45,13 +45,16 @@ async def breaker(server: Server) -> AsyncIterator[Breaker]:
 
 
 async def test_it_probes_once_at_the_start(breaker: Breaker, server: Server) -> None:
-    await eventually(lambda: server.probes == 1, "the server was probed")
+    await eventually(lambda: breaker.is_proved, "the server was probed")
+    assert server.probes == 1
     breaker.check()
 
 
 async def test_absence_at_the_start_is_noticed_unasked(server: Server) -> None:
     server.is_there = False
     breaker = Breaker("The lab", logging.getLogger(LOG), first=0.01, longest=0.02)
+    assert breaker.is_closed
+    assert not breaker.is_proved, "nobody has asked yet"
     with lines_of(LOG) as lines:
         async with alongside(breaker.watch(server.probe)):
             await eventually(lambda: server.probes > 5, "the server was probed again and again")

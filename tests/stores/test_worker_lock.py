@@ -86,13 +86,3 @@ def test_a_directory_that_is_gone_already_is_no_error(directory: Path) -> None:
     unlock(directory, fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
-
-
-def test_the_lock_of_a_deleted_file_is_no_lock(directory: Path, holder: "subprocess.Popen[str]") -> None:
-    """Opened before its directory was deleted, locked after: it protects nothing."""
-    (directory / "lock").unlink()
-    fd = held(directory)  # a new file
-    (directory / "lock").unlink()
-    (directory / "lock").write_bytes(b"")
-    assert lock(directory) is not None
-    os.close(fd)
