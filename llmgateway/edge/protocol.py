@@ -26,8 +26,6 @@ from llmgateway.wire.outbox import Outbox
 MAX_HEAD, MAX_HEADERS = 16 * 1024, 100
 MAX_UNREAD = 16 * 1024 * 1024  # bytes of a body that are read and dropped after the answer
 BODY_RATE = 512  # bytes a second: who sends a body slower than that for as long as its deadline is cut off
-
-
 LARGE_HEAD = f"The head of the request has more than {MAX_HEAD} bytes or {MAX_HEADERS} fields."
 
 
@@ -38,7 +36,6 @@ class Unacceptable(ValueError):
         super().__init__(message)
         self.status = status
         self.message = message
-
 
 
 class ClientConnection(asyncio.Protocol):
@@ -147,8 +144,9 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             cause = error.__context__
-            is_ours = isinstance(cause, Unacceptable)
-            self._refuse(cause if is_ours else Unacceptable(400, "The request is not valid HTTP."))
+            if not isinstance(cause, Unacceptable):
+                cause = Unacceptable(400, "The request is not valid HTTP.")
+            self._refuse(cause)
 
     @override
     def pause_writing(self) -> None:

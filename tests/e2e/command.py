@@ -16,5 +16,6 @@ def run(gateway: Gateway, *words: str, **environment: str) -> subprocess.Complet
 
 def run_in(environment: Mapping[str, str], *words: str, cwd: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "llmgateway", *words]
-    return subprocess.run(argv, cwd=cwd, env=dict(environment), capture_output=True, text=True,
-                          timeout=SECONDS, check=False)
+    return subprocess.run(
+        argv, cwd=cwd, env=dict(environment), capture_output=True, text=True, timeout=SECONDS, check=False
+    )

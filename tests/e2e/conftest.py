@@ -4,6 +4,7 @@ import itertools
 from collections.abc import AsyncIterator
 
 import pytest
+from openai import AsyncOpenAI
 
 from tests.e2e.deployment import CONFIG, Deployment, Kind, Tenant, environment_of
 from tests.lab.gateway import Gateway
@@ -13,7 +14,9 @@ from tests.lab.upstream import ScriptedUpstream
 USERS = itertools.count(1)
 
 
-def gateway_of(kind: Kind, request: pytest.FixtureRequest, environment: dict[str, str], config: str) -> Gateway:
+def gateway_of(
+    kind: Kind, request: pytest.FixtureRequest, environment: dict[str, str], config: str
+) -> Gateway:
     """A gateway of this kind; the stores are started only when a fleet is asked for."""
     if kind == "embedded":
         return Gateway.embedded(environment, config=config)
@@ -24,12 +27,22 @@ def gateway_of(kind: Kind, request: pytest.FixtureRequest, environment: dict[str
 
 @pytest.fixture(scope="session", params=["embedded", "fleet"])
 async def deployment(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIterator[Deployment]:
-    async with ScriptedUpstream() as upstream:
-        async with gateway_of(request.param, request, environment_of(upstream), CONFIG) as gateway:
-            yield Deployment(request.param, gateway, upstream)
+    async with (
+        ScriptedUpstream() as upstream,
+        gateway_of(request.param, request, environment_of(upstream), CONFIG) as gateway,
+    ):
+        yield Deployment(request.param, gateway, upstream)
 
 
 @pytest.fixture
 async def tenant(deployment: Deployment) -> Tenant:
     key = await deployment.gateway.create_key(f"user-{next(USERS)}")
     return Tenant(deployment, key)
+
+
+@pytest.fixture
+async def client(tenant: Tenant) -> AsyncIterator[AsyncOpenAI]:
+    """The SDK with the test's own key; it tries nothing twice."""
+    key, base_url = tenant.key.secret, tenant.gateway.base_url
+    async with AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0) as made:
+        yield made

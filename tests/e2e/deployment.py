@@ -13,15 +13,55 @@ from tests.lab.upstream import ScriptedUpstream
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 
-ANSWERING = ("ok-1", "ok-3", "ok-5", "ok-100x20ms", "ok-3000", "no-usage", "no-done", "usage-with-choices",
-             "echo-headers", "hold-before-headers", "hold-before-headers~plain", "reject-stream-options")
-REFUSING = tuple(f"status-{code}" for code in (400, 401, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504, 529))
-FLAKY = ("flaky-2x503~python", "flaky-2x503~node", "status-429-retry-after-1", "status-429-retry-after-1~node",
-         "status-429-retry-after-1000000000", "flaky-1x429~python", "flaky-1x429~node")
-BREAKING = ("die-after-0", "die-after-7", "reset-after-4", "reset-mid-chunk", "truncated-length",
-            "rst-before-headers", "close-before-headers", "error-event-first", "error-event-after-3",
-            "error-event-after-3~node", "html-200", "json-to-stream", "gzip", "redirect", "status-500-html",
-            "usage-bad-negative", "usage-bad-huge", "usage-bad-string", "two-responses", "cl-and-te", "http10")
+ANSWERING = (
+    "ok-1",
+    "ok-3",
+    "ok-5",
+    "ok-100x20ms",
+    "ok-3000",
+    "no-usage",
+    "no-done",
+    "usage-with-choices",
+    "echo-headers",
+    "hold-before-headers",
+    "hold-before-headers~plain",
+    "reject-stream-options",
+)
+REFUSING = tuple(
+    f"status-{code}" for code in (400, 401, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504, 529)
+)
+FLAKY = (
+    "flaky-2x503~python",
+    "flaky-2x503~node",
+    "status-429-retry-after-1",
+    "status-429-retry-after-1~node",
+    "status-429-retry-after-1000000000",
+    "flaky-1x429~python",
+    "flaky-1x429~node",
+)
+BREAKING = (
+    "die-after-0",
+    "die-after-7",
+    "reset-after-4",
+    "reset-mid-chunk",
+    "truncated-length",
+    "rst-before-headers",
+    "close-before-headers",
+    "error-event-first",
+    "error-event-after-3",
+    "error-event-after-3~node",
+    "html-200",
+    "json-to-stream",
+    "gzip",
+    "redirect",
+    "status-500-html",
+    "usage-bad-negative",
+    "usage-bad-huge",
+    "usage-bad-string",
+    "two-responses",
+    "cl-and-te",
+    "http10",
+)
 HOLDING = ("hold-after-0", "hold-after-1", "hold-after-3", *(f"hold-after-{k}~hang" for k in range(7)))
 SCRIPTED = tuple(f"scripted-{number}" for number in range(8))
 MODELS = ANSWERING + REFUSING + FLAKY + BREAKING + HOLDING + SCRIPTED
@@ -116,8 +156,9 @@ class Tenant:
         await self.upstream.seen(self._before + count)
         return self.calls
 
-    def asking(self, model: str, *, path: str = CHAT, headers: Mapping[str, str] | None = None,
-               **more: Any) -> Request:
+    def asking(
+        self, model: str, *, path: str = CHAT, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> Request:
         body = chat(model, **more)
         return Request("POST", path, self.key.secret, body, headers=headers or {})
 

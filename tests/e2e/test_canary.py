@@ -13,15 +13,26 @@ from tests.e2e.deployment import CHAT, CONFIG, environment_of
 from tests.lab.breaking import body
 from tests.lab.client import chat, post
 from tests.lab.gateway import Gateway, serving
-from tests.lab.servers import Mongod, Valkey
 from tests.lab.upstream import ScriptedUpstream
 
 pytestmark = pytest.mark.e2e
 
 PROMPT, REPLY, VENDOR = "canary-prompt-5f3a", "canary-reply-77e1", "canary-credential-0c1d"
 DEBUG = {"LLMGATEWAY_LOG_LEVEL": "debug", "INFERENCE_KEY": VENDOR}
-ENDINGS = ("scripted-0", "status-400", "status-401", "status-500", "rst-before-headers", "unreachable", "die-after-7",
-           "error-event-after-3", "html-200", "no-usage", "nobody", "stalls")
+ENDINGS = (
+    "scripted-0",
+    "status-400",
+    "status-401",
+    "status-500",
+    "rst-before-headers",
+    "unreachable",
+    "die-after-7",
+    "error-event-after-3",
+    "html-200",
+    "no-usage",
+    "nobody",
+    "stalls",
+)
 
 
 async def use(gateway: Gateway, upstream: ScriptedUpstream) -> list[str]:
@@ -53,8 +64,11 @@ def found_in(texts: dict[str, bytes], words: list[str]) -> list[tuple[str, str]]
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*")
-            if path.is_file() and path.name != "gateway.yaml"}
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != "gateway.yaml"
+    }
 
 
 def words_of(keys: list[str]) -> list[str]:
@@ -76,8 +90,7 @@ async def test_a_laptop_keeps_no_words(upstream: ScriptedUpstream) -> None:
         assert found_in(files_of(gateway.directory), words_of(keys)) == []
 
 
-async def test_a_fleet_keeps_no_words(upstream: ScriptedUpstream, valkey: Valkey, mongod: Mongod) -> None:
-    redis_url, mongo_url = valkey.url(7), mongod.url("canary")
+async def test_a_fleet_keeps_no_words(upstream: ScriptedUpstream, redis_url: str, mongo_url: str) -> None:
     environment = environment_of(upstream, **DEBUG)
     async with Gateway.fleet(environment, redis_url=redis_url, mongo_url=mongo_url, config=CONFIG) as fleet:
         keys = await use(fleet, upstream)

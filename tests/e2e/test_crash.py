@@ -19,7 +19,6 @@ from tests.e2e.command import run
 from tests.e2e.deployment import CHAT
 from tests.lab.client import chat, post
 from tests.lab.gateway import Gateway, Json, serving
-from tests.lab.servers import Mongod, Valkey
 from tests.lab.upstream import ScriptedUpstream
 from tests.lab.waiting import eventually, eventually_answers
 
@@ -54,7 +53,9 @@ class Load:
 
     async def _ask(self, request_id: str) -> None:
         stream = self._dice.random() < 0.7
-        question = post(CHAT, chat(self._dice.choice(MODELS), stream=stream), self._secret, x_request_id=request_id)
+        question = post(
+            CHAT, chat(self._dice.choice(MODELS), stream=stream), self._secret, x_request_id=request_id
+        )
         async with asyncio.timeout(10):
             answer = await self._gateway.ask(question)
         if answer.status == 200 and (not stream or answer.body.endswith(b"data: [DONE]\n\n")):
@@ -114,7 +115,9 @@ async def test_a_gateway_that_is_killed_again_and_again(upstream: ScriptedUpstre
                 await gateway.kill()
                 await gateway.start()
         records = await check(gateway, upstream, load)
-        assert sum(record["outcome"] == "recovered" for record in records) >= KILLS // 4, "the kills hit nothing"
+        assert sum(record["outcome"] == "recovered" for record in records) >= KILLS // 4, (
+            "the kills hit nothing"
+        )
         await asyncio.to_thread(verified, gateway)
         assert await gateway.stop() == 0
         await asyncio.to_thread(verified, gateway)
@@ -124,7 +127,9 @@ async def test_a_fleet_whose_workers_are_killed(
     upstream: ScriptedUpstream, redis_url: str, mongo_url: str
 ) -> None:
     dice = random.Random(SEED)
-    fleet = Gateway.fleet(serving(upstream.url, *MODELS), redis_url=redis_url, mongo_url=mongo_url, config=QUICK)
+    fleet = Gateway.fleet(
+        serving(upstream.url, *MODELS), redis_url=redis_url, mongo_url=mongo_url, config=QUICK
+    )
     async with fleet:
         await eventually(lambda: len(fleet.workers) == 2, "both workers run")
         async with under_load(fleet, dice) as load:

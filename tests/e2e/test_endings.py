@@ -1,4 +1,4 @@
-"""Every way a call can end: one record each, with the outcome and the tokens that the upstream's ledger has."""
+"""Every way a call can end: one record each, with the outcome and the tokens of the upstream's own ledger."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.deployment import CHAT, COMPLETIONS, Tenant, all_at_once, figures
-from tests.lab.client import Connection, data_of, post
+from tests.lab.client import Answer, Connection, data_of
 from tests.lab.exchange import Call
 from tests.lab.gateway import Json
 from tests.lab.waiting import eventually
@@ -36,20 +36,24 @@ def by_request(records: list[Json]) -> dict[str, Json]:
 def agree(record: Json, call: Call) -> None:
     """A record and the upstream's own line of the same call have the same tokens."""
     assert (record["tokens"]["prompt"], record["tokens"]["completion"]) == (
-        call.prompt_tokens, call.completion_tokens), (record, call.model)
+        call.prompt_tokens,
+        call.completion_tokens,
+    ), (record, call.model)
 
 
 # --- the caller leaves
 
 
 async def leave_after(tenant: Tenant, k: int, hang_up: HangUp) -> float:
-    """Reads k events of a stream that then holds, and hangs up; how long the upstream's connection lived on."""
+    """Reads k events of a stream that then holds, and hangs up; how long the upstream's connection lived."""
     model = f"hold-after-{k}~hang"
     before = len(tenant.upstream.calls)
     async with await tenant.gateway.connect() as connection:
         await connection.send(tenant.asking(model, stream=True, headers={"x-request-id": model}))
-        call = await eventually(lambda: next((call for call in tenant.upstream.calls[before:] if call.held), None),
-                                f"{model} is held")
+        call = await eventually(
+            lambda: next((call for call in tenant.upstream.calls[before:] if call.held), None),
+            f"{model} is held",
+        )
         if k:
             assert (await connection.head()).status == 200
         for _ in range(k):
@@ -62,13 +66,13 @@ async def leave_after(tenant: Tenant, k: int, hang_up: HangUp) -> float:
 
 @pytest.mark.parametrize("hang_up", [Connection.close, Connection.reset], ids=["fin", "rst"])
 async def test_a_hang_up_at_every_event(tenant: Tenant, hang_up: HangUp) -> None:
-    took = [await leave_after(tenant, k, hang_up) for k in range(7)]
+    took = await all_at_once(*(leave_after(tenant, k, hang_up) for k in range(7)))
     assert max(took) < CLOSED_WITHIN
     records = by_request(await tenant.records(7))
-    for k, call in enumerate(tenant.calls):
-        record = records[f"hold-after-{k}~hang"]
-        assert figures(record) == ("client_gone", 200 if k else 499, WORDS, k, "counted"), record
-        agree(record, call)
+    for call in tenant.calls:
+        k = call.completion_tokens
+        expected = ("client_gone", 200 if k else 499, WORDS, k, "counted")
+        assert figures(records[f"hold-after-{k}~hang"]) == expected, records
 
 
 async def test_a_hang_up_at_done_is_no_hang_up(tenant: Tenant) -> None:
@@ -108,38 +112,62 @@ async def test_where_the_vendor_bills_anyway_the_rest_is_read(tenant: Tenant) ->
 
 # --- the upstream dies
 
-PHASES = [
-    # model, stream, status, completion tokens, outcome, who counted
-    ("unreachable", True, 502, 0, "upstream_error", "none"),
-    ("rst-before-headers", True, 502, 0, "upstream_error", "none"),
-    ("close-before-headers", False, 502, 0, "upstream_error", "none"),
-    ("die-after-0", True, 502, 0, "upstream_error", "counted"),
-    ("die-after-7", True, 200, 7, "upstream_error", "counted"),
-    ("reset-after-4", True, 200, None, "upstream_error", "counted"),
-    ("reset-mid-chunk", True, 200, None, "upstream_error", "counted"),
-    ("truncated-length", False, 502, 0, "upstream_error", "none"),
-    ("stalls", True, 200, 3, "timeout", "counted"),
-    ("silent", False, 504, 0, "timeout", "none"),
-    ("error-event-after-3", True, 200, 3, "upstream_error", "counted"),
-]
+DEATHS: dict[tuple[str, bool], tuple[int, int | None, str, str]] = {
+    # model, whether streamed: status, completion tokens, outcome, who counted; an RST may overtake words
+    ("unreachable", True): (502, 0, "upstream_error", "none"),
+    ("rst-before-headers", True): (502, 0, "upstream_error", "none"),
+    ("close-before-headers", False): (502, 0, "upstream_error", "none"),
+    ("die-after-0", True): (502, 0, "upstream_error", "counted"),
+    ("die-after-7", True): (200, 7, "upstream_error", "counted"),
+    ("die-after-7", False): (502, 0, "upstream_error", "none"),
+    ("reset-after-4", True): (200, None, "upstream_error", "counted"),
+    ("reset-mid-chunk", True): (200, None, "upstream_error", "counted"),
+    ("truncated-length", False): (502, 0, "upstream_error", "none"),
+    ("stalls", True): (200, 3, "timeout", "counted"),
+    ("stalls", False): (504, 0, "timeout", "none"),
+    ("silent", False): (504, 0, "timeout", "none"),
+    ("error-event-first", True): (502, 0, "upstream_error", "counted"),
+    ("error-event-after-3", True): (200, 3, "upstream_error", "counted"),
+    ("html-200", True): (502, 0, "upstream_error", "none"),
+    ("html-200", False): (502, 0, "upstream_error", "none"),
+    ("gzip", True): (502, 0, "upstream_error", "none"),
+    ("gzip", False): (502, 0, "upstream_error", "none"),
+    ("redirect", True): (502, 0, "upstream_error", "none"),
+    ("status-500-html", True): (502, 0, "upstream_error", "none"),
+    ("status-401", False): (502, 0, "upstream_error", "none"),
+    ("status-429", True): (429, 0, "upstream_error", "none"),
+}
 
 
-@pytest.mark.parametrize(("model", "stream", "status", "completion", "outcome", "source"), PHASES)
-async def test_the_upstream_dies(tenant: Tenant, *, model: str, stream: bool, status: int, completion: int | None,
-                                 outcome: str, source: str) -> None:
-    """`completion` is None where an RST may have overtaken what was said before it."""
-    answer = await tenant.ask(model, stream=stream)
-    assert answer.status == status, answer.body
-    said = data_of(answer.events) if status == 200 else [answer.json]
-    assert "[DONE]" not in said
-    assert set(said[-1]["error"]) == {"message", "type", "param", "code"}
-    record = await tenant.record()
-    assert (record["outcome"], record["status"], record["usage_source"]) == (outcome, status, source), record
-    if completion is not None:
-        assert record["tokens"]["completion"] == completion
-        assert sum("choices" in event for event in said) == completion
-    assert len(record["attempts"]) == 1
-    assert record["attempts"][0]["reason"] != "ok"
+async def test_the_upstream_dies(tenant: Tenant) -> None:
+    """In every phase: the caller hears of it, nobody says `[DONE]`, and what was relayed is counted."""
+    records = {}
+    for case, answer, record in await each(tenant, *DEATHS):
+        status, completion, _, _ = DEATHS[case]
+        said = data_of(answer.events) if status == 200 else [answer.json]
+        assert answer.status == status, (case, answer.body)
+        assert "[DONE]" not in said
+        assert set(said[-1]["error"]) == {"message", "type", "param", "code"}, case
+        relayed = sum("choices" in event for event in said)
+        assert relayed == record["tokens"]["completion"], case
+        (attempt,) = record["attempts"]
+        assert attempt["reason"] != "ok", case
+        counted = None if completion is None else record["tokens"]["completion"]
+        records[case] = (record["status"], counted, record["outcome"], record["usage_source"])
+    assert records == DEATHS
+
+
+async def each(tenant: Tenant, *cases: tuple[str, bool]) -> list[tuple[tuple[str, bool], Answer, Json]]:
+    """The answers to these models, asked at the same time, whole or streamed, with their records."""
+    names = {case: f"{case[0]}-{case[1]}" for case in cases}
+    answers = await all_at_once(
+        *(
+            tenant.ask(model, stream=stream, headers={"x-request-id": names[model, stream]})
+            for model, stream in cases
+        )
+    )
+    records = by_request(await tenant.records(len(cases)))
+    return [(case, answer, records[names[case]]) for case, answer in zip(cases, answers, strict=True)]
 
 
 async def test_a_deadline_for_all_of_it(tenant: Tenant) -> None:
@@ -153,32 +181,29 @@ async def test_a_deadline_for_all_of_it(tenant: Tenant) -> None:
     assert record["attempts"][0]["reason"] == "timeout_total"
 
 
-async def test_an_error_that_comes_first_has_its_status(tenant: Tenant) -> None:
-    answer = await tenant.ask("error-event-first", stream=True)
-    assert answer.status == 502
-    assert answer.header("content-type") == "application/json"
-    assert (await tenant.record())["outcome"] == "upstream_error"
+SOURCES = {
+    "no-usage": "counted",
+    "usage-with-choices": "upstream",
+    "no-done": "upstream",
+    "usage-bad-negative": "counted",
+    "usage-bad-huge": "counted",
+    "usage-bad-string": "counted",
+    "http10": "upstream",
+    "ok-5": "upstream",
+}
 
 
-@pytest.mark.parametrize(("model", "source"), [
-    ("no-usage", "counted"), ("usage-with-choices", "upstream"), ("no-done", "upstream"),
-    ("usage-bad-negative", "counted"), ("usage-bad-huge", "counted"), ("usage-bad-string", "counted"),
-])
-async def test_whatever_the_upstream_says_of_usage(tenant: Tenant, model: str, source: str) -> None:
-    answer = await tenant.ask(model, stream=True)
-    assert data_of(answer.events)[-1] == "[DONE]"
-    record = await tenant.record()
-    agree(record, tenant.calls[0])
-    assert (record["outcome"], record["usage_source"]) == ("completed", source)
-
-
-@pytest.mark.parametrize("model", ["html-200", "gzip", "redirect", "status-500-html", "status-401"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_what_is_no_answer_is_a_bad_gateway(tenant: Tenant, model: str, *, stream: bool) -> None:
-    answer = await tenant.ask(model, stream=stream)
-    assert answer.status == 502
-    assert answer.json["error"]["code"] in ("upstream_error", "upstream_auth")
-    assert figures(await tenant.record()) == ("upstream_error", 502, 0, 0, "none")
+async def test_whatever_the_upstream_says_of_usage(tenant: Tenant, *, stream: bool) -> None:
+    found = {}
+    calls: dict[str, Call] = {}
+    for (model, _), answer, record in await each(tenant, *((model, stream) for model in SOURCES)):
+        calls |= {call.model: call for call in tenant.calls if call.model == model}
+        assert not stream or data_of(answer.events)[-1] == "[DONE]", model
+        agree(record, calls[model])
+        assert record["outcome"] == "completed"
+        found[model] = record["usage_source"]
+    assert found == SOURCES
 
 
 async def test_json_where_a_stream_was_asked_for(tenant: Tenant) -> None:
@@ -225,18 +250,16 @@ async def test_an_error_after_a_comment_is_an_event(tenant: Tenant) -> None:
 # --- replicas
 
 
-@pytest.mark.parametrize(("model", "first", "reason"), [
-    ("falls-back", 0, "reset"), ("falls-back-on-503", 503, "status_503"),
-])
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_the_next_replica_answers(tenant: Tenant, model: str, first: int, reason: str, *, stream: bool) -> None:
-    answer = await tenant.ask(model, stream=stream)
-    assert answer.status == 200
-    assert len({call.request_id for call in tenant.calls}) == 1
-    record = await tenant.record()
-    assert figures(record) == ("completed", 200, WORDS, 3, "upstream")
-    tried = [(attempt["status"], attempt["reason"]) for attempt in record["attempts"]]
-    assert tried in ([(first, reason), (200, "ok")], [(200, "ok")]), "it is asked last once it has failed often"
+async def test_the_next_replica_answers(tenant: Tenant) -> None:
+    first = {"falls-back": (0, "reset"), "falls-back-on-503": (503, "status_503")}
+    cases = [(model, stream) for model in first for stream in (False, True)]
+    for (model, stream), answer, record in await each(tenant, *cases):
+        assert answer.status == 200
+        assert figures(record) == ("completed", 200, WORDS, 3, "upstream"), (model, stream)
+        tried = [(attempt["status"], attempt["reason"]) for attempt in record["attempts"]]
+        assert tried in ([first[model], (200, "ok")], [(200, "ok")]), (
+            "it is asked last once it has failed often"
+        )
 
 
 async def test_after_the_first_byte_nobody_else_is_asked(tenant: Tenant) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.deployment import CHAT, Tenant, figures
-from tests.lab.exchange import Exchange
 from tests.lab.breaking import BETWEEN_PARTS, split_at
 from tests.lab.client import EVENT_END, Answer, chat, post
+from tests.lab.exchange import Exchange
 from tests.lab.telling import SSE
 
 pytestmark = pytest.mark.e2e
@@ -22,30 +22,43 @@ AT_ONCE = 16
 PROMPT, COMPLETION = 21, 34
 
 
-def chunk(delta: dict[str, Any], *, end: str = "\n", reason: str | None = None, ascii_only: bool = False) -> bytes:
-    said = {"id": "c-1", "object": "chat.completion.chunk", "model": "m",
-            "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+def chunk(
+    delta: dict[str, Any], *, end: str = "\n", reason: str | None = None, ascii_only: bool = False
+) -> bytes:
+    said = {
+        "id": "c-1",
+        "object": "chat.completion.chunk",
+        "model": "m",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
+    }
     return f"data: {json.dumps(said, ensure_ascii=ascii_only)}{end}{end}".encode()
 
 
-USAGE = b'data: {"id":"c-1","object":"chat.completion.chunk","choices":[],"usage":' \
-    b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}\n\n' % (
-        PROMPT, COMPLETION, PROMPT + COMPLETION)
+USAGE = (
+    b'data: {"id":"c-1","object":"chat.completion.chunk","choices":[],"usage":'
+    b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}\n\n'
+    % (PROMPT, COMPLETION, PROMPT + COMPLETION)
+)
 DONE = b"data: [DONE]\n\n"
 
-# All that has broken a relay somewhere: text of every width, every line end, what is no line end but looks like
-# one, fields that only one vendor sends, comments, several `data:` lines, and a word that looks like the end.
-SAID = b"".join([
-    b": the server says hello\n\n",
-    chunk({"role": "assistant", "content": "", "reasoning": "Hm\u2028\u2029\u0085 hm"}),
-    chunk({"content": "\N{GRINNING FACE}\N{WOMAN}\u200d\N{ROCKET} \u6f22\u5b57 caf\u00e9"}, end="\r\n"),
-    chunk({"content": "\U0001f600"}, ascii_only=True),
-    chunk({"content": "data: [DONE]\\n \"usage\": {\"error\""}),
-    b'data: {"choices":[{"index":0,\r\ndata: "delta":{"content":"two lines"}}], "vendor" : {"x": 1e400}}\r\n\r\n',
-    chunk({"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f", "arguments": "{\"a\":"}}]}, end="\r"),
-    chunk({"tool_calls": [{"index": 0, "function": {"arguments": "\"\u6f22\"}"}}]}),
-    chunk({}, reason="tool_calls"),
-])
+# All that has broken a relay somewhere: text of every width, every line end, what is none but looks like one,
+# fields that only one vendor sends, comments, several `data:` lines, and a word that looks like the end.
+SAID = b"".join(
+    [
+        b": the server says hello\n\n",
+        chunk({"role": "assistant", "content": "", "reasoning": "Hm\u2028\u2029\u0085 hm"}),
+        chunk({"content": "\N{GRINNING FACE}\N{WOMAN}\u200d\N{ROCKET} \u6f22\u5b57 caf\u00e9"}, end="\r\n"),
+        chunk({"content": "\U0001f600"}, ascii_only=True),
+        chunk({"content": 'data: [DONE]\\n "usage": {"error"'}),
+        b'data: {"choices":[{"index":0,\r\ndata: "delta":{"content":"2"}}], "vendor" : {"x": 1e400}}\r\n\r\n',
+        chunk(
+            {"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f", "arguments": '{"a":'}}]},
+            end="\r",
+        ),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": '"\u6f22"}'}}]}),
+        chunk({}, reason="tool_calls"),
+    ]
+)
 OFFSETS = range(1, len(SAID + USAGE + DONE))
 
 
@@ -117,13 +130,15 @@ async def test_a_whole_answer_is_the_same_answer(tenant: Tenant) -> None:
 
 
 async def test_comments_stand_between_events_only(tenant: Tenant) -> None:
-    """One event comes in three pieces, with pauses that are longer than the keep-alive."""
+    """Two events come in two pieces each, with pauses that are longer than the keep-alive."""
 
     async def slow(x: Exchange) -> None:
         await x.head(content_type=SSE)
-        for part in split_at(SAID, [40, 90, len(SAID) - 20]):
+        *parts, last = split_at(SAID, [90, len(SAID) - 20])
+        for part in parts:
             await x.piece(part)
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(0.6)
+        await x.piece(last)
         await x.done()
         await x.end()
 

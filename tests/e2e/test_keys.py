@@ -66,7 +66,9 @@ async def test_where_a_key_may_stand(tenant: Tenant, header: str) -> None:
 
 
 async def test_keys_by_command(tenant: Tenant) -> None:
-    made = await command(tenant.gateway, "keys", "create", "--user", tenant.user, "--name", "cli", "--models", "ok-1,ok-3")
+    made = await command(
+        tenant.gateway, "keys", "create", "--user", tenant.user, "--name", "cli", "--models", "ok-1,ok-3"
+    )
     assert await statuses(tenant.gateway, made["key"]) == {200}
     assert await statuses(tenant.gateway, made["key"], "ok-5") == {403}
     listed = await command(tenant.gateway, "keys", "list")
@@ -114,7 +116,9 @@ async def test_an_expired_key(tenant: Tenant) -> None:
     assert await statuses(tenant.gateway, short.secret) == {200}
     await asyncio.sleep(max(0, (ends - datetime.now(UTC)).total_seconds()))
     assert await statuses(tenant.gateway, short.secret) == {401}
-    past = await tenant.gateway.admin("POST", "/keys", {"user": "a", "name": "b", "expires_at": "2020-01-01T00:00:00Z"})
+    past = await tenant.gateway.admin(
+        "POST", "/keys", {"user": "a", "name": "b", "expires_at": "2020-01-01T00:00:00Z"}
+    )
     assert past.status == 400
 
 
@@ -194,14 +198,27 @@ def wrong_keys(key: IssuedKey) -> dict[str, dict[str, str]]:
     secret = key.secret
     other = "A" if secret[-8] != "A" else "B"
     tokens = {
-        "wrong checksum": secret[:-1] + ("0" if secret[-1] != "0" else "1"), "too short": secret[:-1],
-        "too long": secret + "A", "another secret": secret[:-8] + other + secret[-7:], "a word": "hello",
-        "sql": "' OR 1=1--", "mongo": '{"$ne":null}', "glob": "lgw_*", "digits": "lgw_\u0661", "long": "x" * 8000,
+        "wrong checksum": secret[:-1] + ("0" if secret[-1] != "0" else "1"),
+        "too short": secret[:-1],
+        "too long": secret + "A",
+        "another secret": secret[:-8] + other + secret[-7:],
+        "a word": "hello",
+        "sql": "' OR 1=1--",
+        "mongo": '{"$ne":null}',
+        "glob": "lgw_*",
+        "digits": "lgw_\u0661",
+        "long": "x" * 8000,
     }
-    headers = {name: {"authorization": f"Bearer {token}".encode().decode("latin-1")} for name, token in tokens.items()}
+    headers = {
+        name: {"authorization": f"Bearer {token}".encode().decode("latin-1")}
+        for name, token in tokens.items()
+    }
     return headers | {
-        "none": {}, "empty": {"authorization": ""}, "bearer": {"authorization": "Bearer"},
-        "basic": {"authorization": f"Basic {secret}"}, "bare": {"authorization": secret},
+        "none": {},
+        "empty": {"authorization": ""},
+        "bearer": {"authorization": "Bearer"},
+        "basic": {"authorization": f"Basic {secret}"},
+        "bare": {"authorization": secret},
     }
 
 
@@ -233,19 +250,37 @@ async def test_a_key_in_the_query_and_two_keys_are_none(tenant: Tenant) -> None:
 
 @pytest.mark.parametrize("credential", ["", "wrong", "x" * 46])
 async def test_operators_need_their_own_key(tenant: Tenant, credential: str) -> None:
-    for method, path in (("GET", "/admin/keys"), ("POST", "/admin/keys"), ("GET", "/admin/nothing"), ("GET", "/admin/config")):
+    for method, path in (
+        ("GET", "/admin/keys"),
+        ("POST", "/admin/keys"),
+        ("GET", "/admin/nothing"),
+        ("GET", "/admin/config"),
+    ):
         request = Request(method, path, credential, json={} if method == "POST" else None)
         assert (await tenant.gateway.ask(request)).status == 401
         with_key = Request(method, path, tenant.key.secret, json={} if method == "POST" else None)
         assert (await tenant.gateway.ask(with_key)).status == 401
 
 
-@pytest.mark.parametrize("path", [
-    "//admin/keys", "/admin/../admin/keys", "/%61dmin/keys", "/admin/keys;x", "/v1/../admin/keys", "/admin/./keys",
-    "http://127.0.0.1/admin/keys", "/health/live/../../admin/keys",
-])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//admin/keys",
+        "/admin/../admin/keys",
+        "/%61dmin/keys",
+        "/admin/keys;x",
+        "/v1/../admin/keys",
+        "/admin/./keys",
+        "http://127.0.0.1/admin/keys",
+        "/health/live/../../admin/keys",
+    ],
+)
 async def test_no_path_leads_past_the_gate(tenant: Tenant, path: str) -> None:
-    headers = {"x-forwarded-uri": "/health/live", "x-original-url": "/health/live", "user-agent": "kube-probe/1.30",
-               "host": "x/health?"}
+    headers = {
+        "x-forwarded-uri": "/health/live",
+        "x-original-url": "/health/live",
+        "user-agent": "kube-probe/1.30",
+        "host": "x/health?",
+    }
     answer = await tenant.gateway.ask(Request("GET", path, headers=headers))
     assert answer.status in (400, 401, 404, 405)

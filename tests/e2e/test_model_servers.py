@@ -35,19 +35,25 @@ def llama_cpp_python() -> Iterator[LlamaCppPython]:
 async def gateway(llama_server: LlamaServer, anyio_backend: str) -> AsyncIterator[Gateway]:
     """llama-server twice: under LLM_DEFAULT_URL, and by its own address in the file."""
     config = f"models:\n  - id: {DIRECT}\n    targets: [{{url: '{llama_server.base_url}', model: {ALIAS}}}]\n"
-    async with PrefixProxy({ALIAS: llama_server.port}) as proxy:
-        async with Gateway.embedded(serving(proxy.url, ALIAS), config=config) as running:
-            yield running
+    async with (
+        PrefixProxy({ALIAS: llama_server.port}) as proxy,
+        Gateway.embedded(serving(proxy.url, ALIAS), config=config) as running,
+    ):
+        yield running
 
 
 @pytest.fixture(scope="module")
 async def counting(llama_cpp_python: LlamaCppPython, anyio_backend: str) -> AsyncIterator[Gateway]:
-    async with PrefixProxy({CPP: llama_cpp_python.port}) as proxy:
-        async with Gateway.embedded(serving(proxy.url, CPP)) as running:
-            yield running
+    async with (
+        PrefixProxy({CPP: llama_cpp_python.port}) as proxy,
+        Gateway.embedded(serving(proxy.url, CPP)) as running,
+    ):
+        yield running
 
 
-async def ask(gateway: Gateway, key: IssuedKey, model: str, words: str = "hello world", **more: Any) -> Answer:
+async def ask(
+    gateway: Gateway, key: IssuedKey, model: str, words: str = "hello world", **more: Any
+) -> Answer:
     answer = await gateway.ask(post(CHAT, chat(model, words, **{**SHORT, **more}), key.secret))
     assert answer.status == 200, answer.body
     return answer
@@ -96,7 +102,10 @@ async def start_long(gateway: Gateway, key: IssuedKey, model: str) -> Connection
 async def test_a_hang_up_is_passed_on(anyio_backend: str, fresh_name: str) -> None:
     """The server is frozen in the middle of its answer, else it would be through before anybody can react."""
     with LlamaServer() as server:
-        async with PrefixProxy({ALIAS: server.port}) as proxy, Gateway.embedded(serving(proxy.url, ALIAS)) as gateway:
+        async with (
+            PrefixProxy({ALIAS: server.port}) as proxy,
+            Gateway.embedded(serving(proxy.url, ALIAS)) as gateway,
+        ):
             key = await gateway.create_key(fresh_name)
             connection = await start_long(gateway, key, ALIAS)
             with server.program.frozen():
@@ -110,7 +119,10 @@ async def test_a_hang_up_is_passed_on(anyio_backend: str, fresh_name: str) -> No
 
 async def test_a_server_that_is_killed(anyio_backend: str, fresh_name: str) -> None:
     with LlamaServer() as server:
-        async with PrefixProxy({ALIAS: server.port}) as proxy, Gateway.embedded(serving(proxy.url, ALIAS)) as gateway:
+        async with (
+            PrefixProxy({ALIAS: server.port}) as proxy,
+            Gateway.embedded(serving(proxy.url, ALIAS)) as gateway,
+        ):
             key = await gateway.create_key(fresh_name)
             connection = await start_long(gateway, key, ALIAS)
             server.program.freeze()
@@ -147,16 +159,21 @@ async def test_its_whole_answers_have_usage(counting: Gateway, fresh_name: str) 
     record = await last_record(counting, key)
     assert record["usage_source"] == "upstream"
     assert record["tokens"]["completion"] == usage["completion_tokens"]
-    counted = await counting.ask(post("/extras/tokenize/count", {"model": CPP, "input": "hello world"}, key.secret))
+    counted = await counting.ask(
+        post("/extras/tokenize/count", {"model": CPP, "input": "hello world"}, key.secret)
+    )
     assert counted.json["source"] == "counted"
     assert counted.json["count"] > 1
 
 
 async def test_a_stream_that_the_server_breaks_off(anyio_backend: str, fresh_name: str) -> None:
-    """By default this server drops what it is doing when the next request comes. It says `[DONE]` to the first
-    caller, without a finish_reason, and breaks its connection: its bytes are relayed, its words are counted."""
+    """By default this server drops what it is doing when the next request comes. It says `[DONE]` to the
+    first caller, without a finish_reason, and breaks the connection: bytes are relayed, words are counted."""
     with LlamaCppPython(queueing=False) as server:
-        async with PrefixProxy({CPP: server.port}) as proxy, Gateway.embedded(serving(proxy.url, CPP)) as gateway:
+        async with (
+            PrefixProxy({CPP: server.port}) as proxy,
+            Gateway.embedded(serving(proxy.url, CPP)) as gateway,
+        ):
             key = await gateway.create_key(fresh_name)
             connection = await start_long(gateway, key, CPP)
             other = asyncio.ensure_future(ask(gateway, key, CPP))

@@ -36,7 +36,9 @@ def node_modules() -> Path:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(HERE / name, CACHE / name)
         quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
-        done = subprocess.run([NODE, NPM, "ci", *quiet], cwd=CACHE, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [NODE, NPM, "ci", *quiet], cwd=CACHE, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             absent("openai for Node", f"npm ci in tests/e2e/node:\n{done.stderr[-2000:]}")
         stamp.write_bytes(lock)
@@ -45,18 +47,31 @@ def node_modules() -> Path:
 
 def run_checks(directory: Path, environment: dict[str, str]) -> list[dict[str, Any]]:
     shutil.copy(HERE / "checks.mjs", directory / "checks.mjs")
-    done = subprocess.run([NODE, "checks.mjs"], cwd=directory, env=clean_environment(**environment),
-                          capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = subprocess.run(
+        [NODE, "checks.mjs"],
+        cwd=directory,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 async def test_every_check(tenant: Tenant, node_modules: Path) -> None:
     tenant.upstream.script("scripted-2", embed)
-    tenant.upstream.script("scripted-4", body(compact(tool_answer()).encode(), content_type="application/json"))
+    tenant.upstream.script(
+        "scripted-4", body(compact(tool_answer()).encode(), content_type="application/json")
+    )
     tenant.upstream.script("scripted-5", body(b"".join(tool_stream())))
     narrow = await tenant.gateway.create_key(tenant.user, models=["ok-1"])
-    environment = {"BASE_URL": tenant.gateway.base_url, "API_KEY": tenant.key.secret, "NARROW_KEY": narrow.secret}
+    environment = {
+        "BASE_URL": tenant.gateway.base_url,
+        "API_KEY": tenant.key.secret,
+        "NARROW_KEY": narrow.secret,
+    }
     found = await asyncio.to_thread(run_checks, node_modules, environment)
     assert [check for check in found if not check["ok"]] == []
     assert len(found) >= 19
@@ -73,20 +88,39 @@ async def test_every_check(tenant: Tenant, node_modules: Path) -> None:
 def tool_answer() -> dict[str, Any]:
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
-    return {"id": "x", "object": "chat.completion", "created": CREATED, "model": "m",
-            "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
-            "usage": {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}}
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "created": CREATED,
+        "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
+        "usage": {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6},
+    }
 
 
 def tool_stream() -> Sequence[bytes]:
     function = {"name": "weather", "arguments": '{"city":'}
     deltas: list[tuple[dict[str, Any], str | None]] = [
-        ({"role": "assistant", "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]},
-         None),
+        (
+            {
+                "role": "assistant",
+                "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}],
+            },
+            None,
+        ),
         ({"tool_calls": [{"index": 0, "function": {"arguments": '"Oulu"}'}}]}, None),
         ({}, "tool_calls"),
     ]
-    chunks = [Said({"id": "x", "object": "chat.completion.chunk", "created": CREATED, "model": "m",
-                    "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}).encoded()
-              for delta, reason in deltas]
+    chunks = [
+        Said(
+            {
+                "id": "x",
+                "object": "chat.completion.chunk",
+                "created": CREATED,
+                "model": "m",
+                "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
+            }
+        ).encoded()
+        for delta, reason in deltas
+    ]
     return [*chunks, b"data: [DONE]\n\n"]

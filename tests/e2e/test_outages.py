@@ -19,17 +19,20 @@ BACK = 30.0  # seconds for a gateway to find a store again
 
 
 @pytest.fixture
-async def fleet(
-    upstream: ScriptedUpstream, own_valkey: Valkey, own_mongod: Mongod
-) -> AsyncIterator[Gateway]:
+async def fleet(upstream: ScriptedUpstream, own_valkey: Valkey, own_mongod: Mongod) -> AsyncIterator[Gateway]:
     """On stores of its own, one worker: what one worker knows the other would have to be asked for."""
     async with fleet_on(upstream, own_valkey, own_mongod) as running:
         yield running
 
 
 def fleet_on(upstream: ScriptedUpstream, valkey: Valkey, mongod: Mongod) -> Gateway:
-    return Gateway.fleet(serving(upstream.url, "ok-1", "ok-3"), redis_url=valkey.url(), mongo_url=mongod.url("outage"),
-                         workers=1, config=CONFIG)
+    return Gateway.fleet(
+        serving(upstream.url, "ok-1", "ok-3"),
+        redis_url=valkey.url(),
+        mongo_url=mongod.url("outage"),
+        workers=1,
+        config=CONFIG,
+    )
 
 
 async def ask(gateway: Gateway, key: IssuedKey, **headers: str) -> Answer:

@@ -10,7 +10,9 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,8 +29,11 @@ pytestmark = pytest.mark.e2e
 
 FIRST_START, NEXT_START = 2.0, 2.0  # seconds; a machine of its own needs half of the first
 AT_REST = 80 << 20  # bytes of memory
-MODULES = [module.name for module in pkgutil.walk_packages(llmgateway.__path__, "llmgateway.")
-           if module.name != "llmgateway.__main__"]
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(llmgateway.__path__, "llmgateway.")
+    if module.name != "llmgateway.__main__"
+]
 
 
 # --- started as anybody would
@@ -65,7 +70,9 @@ async def test_it_starts_with_nothing_set(tmp_path: Path) -> None:
     began = time.monotonic()
     async with Plain(tmp_path) as plain:
         took = time.monotonic() - began
-        kept = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "data").iterdir() if path.is_file()}
+        kept = {
+            path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "data").iterdir() if path.is_file()
+        }
         assert kept["admin_key"] == kept["secret_keys"] == kept["key_pepper"] == 0o600
         assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
         assert plain.program.output()
@@ -75,10 +82,17 @@ async def test_it_starts_with_nothing_set(tmp_path: Path) -> None:
 async def test_the_printed_line_works_when_it_is_pasted(tmp_path: Path) -> None:
     """What a first start prints can be pasted into a shell, and is answered by the built-in model."""
     async with Plain(tmp_path) as plain:
-        printed = await eventually(lambda: curl_in(plain.program.output()), "a curl line is printed")
+        printed = await eventually(lambda: curl_in(plain.program.output()), "a curl line is printed") or ""
         if shutil.which("curl"):
-            done = await asyncio.to_thread(subprocess.run, ["sh", "-c", f"{printed} -s"], capture_output=True,
-                                           text=True, timeout=20, cwd=tmp_path, check=True)
+            done = await asyncio.to_thread(
+                subprocess.run,
+                ["sh", "-c", f"{printed} -s"],
+                capture_output=True,
+                text=True,
+                timeout=20,
+                cwd=tmp_path,
+                check=True,
+            )
             said = done.stdout
         else:
             said = (await fetch(plain.url, request_of(printed))).body.decode()
@@ -93,12 +107,12 @@ def curl_in(output: str) -> str | None:
 
 def request_of(command: str) -> Request:
     words = shlex.split(command.replace("\\\n", " "))
-    headers = {value.partition(":")[0].strip().lower(): value.partition(":")[2].strip()
-               for flag, value in zip(words, words[1:], strict=False) if flag in ("-H", "--header")}
-    data = next((value for flag, value in zip(words, words[1:], strict=False) if flag in ("-d", "--data")), None)
+    options = list(pairwise(words))
+    headers = [value.partition(":") for flag, value in options if flag in ("-H", "--header")]
+    data = next((value.encode() for flag, value in options if flag in ("-d", "--data")), None)
     url = next(word for word in words if word.startswith("http"))
-    path = "/" + url.split("/", 3)[3]
-    return Request("POST" if data else "GET", path, body=data.encode() if data else None, headers=headers)
+    named = {name.strip().lower(): value.strip() for name, _, value in headers}
+    return Request("POST" if data else "GET", urlsplit(url).path, body=data, headers=named)
 
 
 async def test_the_next_start_keeps_everything(upstream: ScriptedUpstream) -> None:
@@ -127,14 +141,15 @@ async def test_it_is_small_at_rest(upstream: ScriptedUpstream) -> None:
         assert resident < AT_REST, f"{resident >> 20} MiB"
 
 
-# --- imported
+# --- its modules
 
 
 LOOK = """
 import importlib, json, sys
 seen = []
 def look(event, arguments):
-    if event == "open" and isinstance(arguments[0], str) and not arguments[0].endswith((".py", ".pyc", ".so")):
+    ours = (".py", ".pyc", ".so")  # code
+    if event == "open" and isinstance(arguments[0], str) and not arguments[0].endswith(ours):
         seen.append(f"open {arguments[0]}")
     elif event.startswith(("socket.", "subprocess.", "os.fork", "os.mkdir", "sqlite3.connect")) \\
             and event != "socket.gethostname":
@@ -146,14 +161,33 @@ for name in json.loads(sys.argv[2]):
     importlib.import_module(name)
 print(json.dumps(seen))
 """
-OTHERS = ["uvicorn", "uvloop", "gunicorn.arbiter", "uvicorn_worker", "httptools", "msgspec.yaml", "yaml", "pymongo",
-          "redis.asyncio", "prometheus_client", "starlette.applications", "httpx", "sqlite3", "zoneinfo", "ssl",
-          "multiprocessing", "importlib.metadata", "python_multipart"]
+OTHERS = [
+    "uvicorn",
+    "uvloop",
+    "gunicorn.arbiter",
+    "uvicorn_worker",
+    "httptools",
+    "msgspec.yaml",
+    "yaml",
+    "pymongo",
+    "redis.asyncio",
+    "prometheus_client",
+    "starlette.applications",
+    "httpx",
+    "sqlite3",
+    "zoneinfo",
+    "ssl",
+    "multiprocessing",
+    "importlib.metadata",
+    "python_multipart",
+]
 
 
 def test_importing_a_module_has_no_effect(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", LOOK, json.dumps(OTHERS), json.dumps(MODULES)]
-    done = subprocess.run(argv, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
     assert list(tmp_path.iterdir()) == []
@@ -161,7 +195,9 @@ def test_importing_a_module_has_no_effect(tmp_path: Path) -> None:
 
 def test_asgi_can_be_imported_without_settings(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", "from llmgateway.asgi import app; assert callable(app)"]
-    done = subprocess.run(argv, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -171,12 +207,24 @@ def test_asgi_can_be_imported_without_settings(tmp_path: Path) -> None:
 def test_bad_settings_are_told_all_at_once(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text("curency: EUR\nmodels:\n  - id: a\n")
     environment = clean_environment(
-        LLMGATEWAY_PORT="many", LLM_MODELS="a", REDIS_URL="redis://localhost", ADMIN_KEY="short",
-        LLMGATEWAY_CONFIG=str(tmp_path / "gateway.yaml"), LLMGATEWAY_LOG_LEVL="info")
+        LLMGATEWAY_PORT="many",
+        LLM_MODELS="a",
+        REDIS_URL="redis://localhost",
+        ADMIN_KEY="short",
+        LLMGATEWAY_CONFIG=str(tmp_path / "gateway.yaml"),
+        LLMGATEWAY_LOG_LEVL="info",
+    )
     done = run_in(environment, "serve", cwd=str(tmp_path))
     assert done.returncode == 2, done.stderr
-    for name in ("LLMGATEWAY_PORT", "LLM_DEFAULT_URL", "MONGO_URL", "ADMIN_KEY", "curency", "targets",
-                 "LLMGATEWAY_LOG_LEVL"):
+    for name in (
+        "LLMGATEWAY_PORT",
+        "LLM_DEFAULT_URL",
+        "MONGO_URL",
+        "ADMIN_KEY",
+        "curency",
+        "targets",
+        "LLMGATEWAY_LOG_LEVL",
+    ):
         assert name in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()

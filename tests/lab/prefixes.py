@@ -13,8 +13,8 @@ NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r
 
 
 class PrefixProxy:
-    """`ports` are the servers by model. A connection carries one request, so a hang-up is passed on, too; `ended`
-    are the paths of those that are over."""
+    """`ports` are the servers by model. A connection carries one request, so a hang-up is passed on, too;
+    `ended` are the paths of those that are over."""
 
     def __init__(self, ports: Mapping[str, int]) -> None:
         self.ports = ports

@@ -53,7 +53,6 @@ async def test_it_probes_once_at_the_start(breaker: Breaker, server: Server) -> 
 async def test_absence_at_the_start_is_noticed_unasked(server: Server) -> None:
     server.is_there = False
     breaker = Breaker("The lab", logging.getLogger(LOG), first=0.01, longest=0.02)
-    assert breaker.is_closed
     assert not breaker.is_proved, "nobody has asked yet"
     with lines_of(LOG) as lines:
         async with alongside(breaker.watch(server.probe)):
