@@ -15,5 +15,5 @@ class Ids:
 
     def __call__(self, at: datetime) -> str:
         ms, bits = int(at.timestamp() * 1000), self._bits(74)
-        head, tail = ms >> 16, bits & 0xFFFFFFFFFFFF
-        return f"{head:08x}-{ms & 0xFFFF:04x}-7{bits >> 62:03x}-{0x8000 | bits >> 48 & 0x3FFF:04x}-{tail:012x}"
+        variant, tail = 0x8000 | bits >> 48 & 0x3FFF, bits & 0xFFFFFFFFFFFF
+        return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7{bits >> 62:03x}-{variant:04x}-{tail:012x}"

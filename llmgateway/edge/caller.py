@@ -31,22 +31,9 @@ class HttpCaller:
     """Implements `domain.ports.Caller` over ASGI."""
 
     __slots__ = (
-        "_endpoint",
-        "_head",
-        "_headers",
-        "_max_body",
-        "_receive",
-        "_send",
-        "_streams",
-        "arrived",
-        "at",
-        "id",
-        "info",
-        "request_id",
-        "started",
-        "token",
-        "writes",
-    )
+        "_endpoint", "_head", "_headers", "_max_body", "_receive", "_send", "_streams", "arrived", "at", "id",
+        "info", "request_id", "started", "token", "writes",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -42,21 +42,9 @@ class Exchange:
     """One request and its answer: ASGI's `receive` and `send`."""
 
     __slots__ = (
-        "_body",
-        "_body_ended",
-        "_body_taken",
-        "_chunked",
-        "_connection",
-        "_continue",
-        "_is_bodiless",
-        "_left",
-        "_waiter",
-        "gone",
-        "is_answered",
-        "keeps_alive",
-        "scope",
-        "started",
-    )
+        "_body", "_body_ended", "_body_taken", "_chunked", "_connection", "_continue", "_is_bodiless",
+        "_left", "_waiter", "gone", "is_answered", "keeps_alive", "scope", "started",
+    )  # fmt: skip
 
     def __init__(self, connection: Wire, scope: Scope, *, keeps_alive: bool) -> None:
         self._connection = connection

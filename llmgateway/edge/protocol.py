@@ -47,31 +47,10 @@ class ClientConnection(asyncio.Protocol):
     tick_seconds = 2.5
 
     __slots__ = (
-        "_app",
-        "_app_state",
-        "_client",
-        "_current",
-        "_drained",
-        "_head_size",
-        "_headers",
-        "_is_deaf",
-        "_is_in_head",
-        "_is_tls",
-        "_outbox",
-        "_parser",
-        "_phase",
-        "_queue",
-        "_raw_head",
-        "_server",
-        "_server_state",
-        "_since",
-        "_timer",
-        "_transport",
-        "_unread",
-        "_url",
-        "is_full",
-        "loop",
-    )
+        "_app", "_app_state", "_client", "_current", "_drained", "_head_size", "_headers", "_is_deaf",
+        "_is_in_head", "_is_tls", "_mute", "_outbox", "_parser", "_phase", "_queue", "_server",
+        "_server_state", "_since", "_timer", "_transport", "_unread", "_url", "is_full", "loop",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -92,7 +71,7 @@ class ClientConnection(asyncio.Protocol):
         self._queue: deque[Exchange] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._phase, self._since = "idle", 0.0
-        self._head_size = self._raw_head = self._unread = 0
+        self._head_size = self._mute = self._unread = 0
         self._is_in_head = self._is_deaf = False
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -135,18 +114,16 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._phase == "body":
             self._since = min(self.loop.time(), self._since + len(data) / BODY_RATE)
-        was_in_head = self._is_in_head
+        self._mute += len(data)
         try:
             self._parser.feed_data(data)
-            if was_in_head and self._is_in_head:
-                self._grow_raw(len(data))
-        except Unacceptable as error:
-            self._refuse(error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             cause = error.__context__
             if not isinstance(cause, Unacceptable):
                 cause = Unacceptable(400, "The request is not valid HTTP.")
             self._refuse(cause)
+        if self._mute > MAX_HEAD:  # the parser tells of whole lines only; one without an end would grow in it
+            self._refuse(Unacceptable(431, LARGE_HEAD))
 
     @override
     def pause_writing(self) -> None:
@@ -218,7 +195,7 @@ class ClientConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url = b""
         self._headers = []
-        self._head_size = self._raw_head = 0
+        self._head_size = self._mute = 0
         self._is_in_head = True
         if self._current is None:
             self._enter("head")
@@ -228,7 +205,10 @@ class ClientConnection(asyncio.Protocol):
         self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        name = name.lower()
+        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            raise Unacceptable(400, "The only transfer coding of this server is 'chunked'.")
+        self._headers.append((name, value))
         self._grow(len(name) + len(value))
 
     def _grow(self, size: int) -> None:
@@ -236,19 +216,13 @@ class ClientConnection(asyncio.Protocol):
         if self._head_size > MAX_HEAD or len(self._headers) > MAX_HEADERS:
             raise Unacceptable(431, LARGE_HEAD)
 
-    def _grow_raw(self, size: int) -> None:
-        """The parser tells of whole lines only; one without an end would grow inside it."""
-        self._raw_head += size
-        if self._raw_head > MAX_HEAD:
-            raise Unacceptable(431, LARGE_HEAD)
-
     def on_headers_complete(self) -> None:
         parser = self._parser
-        if parser.should_upgrade():
+        version = parser.get_http_version()
+        if parser.should_upgrade() or version not in ("1.1", "1.0"):
             raise Unacceptable(400, "This server speaks HTTP/1.1 only.")
         self._is_in_head = False
         headers, self._headers = self._headers, []  # trailers go elsewhere
-        version = parser.get_http_version()
         path, raw_path, query = _target(self._url)
         scope = {
             "type": "http",
@@ -283,6 +257,7 @@ class ClientConnection(asyncio.Protocol):
         task.add_done_callback(self._server_state.tasks.discard)
 
     def on_body(self, data: bytes) -> None:
+        self._mute = 0
         exchange = self._queue[-1] if self._queue else self._current
         if exchange is None:
             self._drop(len(data))
@@ -295,6 +270,7 @@ class ClientConnection(asyncio.Protocol):
             self.abort()
 
     def on_message_complete(self) -> None:
+        self._mute = 0
         exchange = self._queue[-1] if self._queue else self._current
         if exchange is not None:
             exchange.body_ended()
@@ -367,6 +343,8 @@ def _target(url: bytes) -> tuple[str, bytes, bytes]:
         raw_path, _, query = url.partition(b"?")
     else:
         parsed = httptools.parse_url(url)
+        if parsed.schema not in (b"http", b"https"):
+            raise Unacceptable(400, "The request's target is neither a path nor an address.")
         raw_path, query = parsed.path or b"/", parsed.query or b""
     path = raw_path.decode("ascii")
     return (unquote(path) if "%" in path else path), raw_path, query

@@ -30,18 +30,9 @@ class Line:
     """The open line. `evidence` is what the answer says; None until a target has answered with success."""
 
     __slots__ = (
-        "_account",
-        "_ask",
-        "_caller",
-        "_model",
-        "_record",
-        "_sent_at",
-        "_target",
-        "_vigil",
-        "answered_at",
-        "ended_at",
-        "evidence",
-    )
+        "_account", "_ask", "_caller", "_model", "_record", "_sent_at", "_target", "_vigil", "answered_at",
+        "ended_at", "evidence",
+    )  # fmt: skip
 
     def __init__(
         self, account: "Account", caller: Caller, ask: Ask, model: Model, record: Record, vigil: Vigil

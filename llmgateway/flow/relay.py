@@ -41,20 +41,9 @@ class Passage:
     connection."""
 
     __slots__ = (
-        "_ask",
-        "_began",
-        "_body",
-        "_caller",
-        "_first",
-        "_line",
-        "_model",
-        "_relay",
-        "_reply",
-        "_target",
-        "_targets",
-        "_translation",
-        "last",
-    )
+        "_ask", "_began", "_body", "_caller", "_first", "_line", "_model", "_relay", "_reply", "_target",
+        "_targets", "_translation", "last",
+    )  # fmt: skip
 
     def __init__(
         self, relay: "Relay", caller: Caller, ask: Ask, model: Model, targets: Sequence[Target], line: Notes

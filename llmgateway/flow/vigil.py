@@ -42,19 +42,9 @@ class Vigil:
     """One call's watch. `interruption` is why the call was ended from outside, None while it was not."""
 
     __slots__ = (
-        "_caller",
-        "_drains",
-        "_silent_since",
-        "_streams",
-        "_task",
-        "_watch",
-        "_watchers",
-        "_writes",
-        "caller_left",
-        "due",
-        "interruption",
-        "line",
-    )
+        "_caller", "_drains", "_silent_since", "_streams", "_task", "_watch", "_watchers", "_writes",
+        "caller_left", "due", "interruption", "line",
+    )  # fmt: skip
 
     def __init__(self, watch: "Watch", caller: Caller, model: Model, *, streams: bool) -> None:
         self._watch = watch

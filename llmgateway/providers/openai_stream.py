@@ -52,20 +52,9 @@ class OpenAIStream:
     """
 
     __slots__ = (
-        "_choices",
-        "_finished",
-        "_hides_usage",
-        "_kept",
-        "_kept_size",
-        "_says_done",
-        "_splitter",
-        "_strips_usage",
-        "_words",
-        "error",
-        "is_done",
-        "said",
-        "tokens",
-    )
+        "_choices", "_finished", "_hides_usage", "_kept", "_kept_size", "_says_done", "_splitter",
+        "_strips_usage", "_words", "error", "is_done", "said", "tokens",
+    )  # fmt: skip
 
     def __init__(self, *, choices: int, says_done: bool, hides_usage: bool, strips_usage: bool) -> None:
         self._choices = choices

@@ -42,38 +42,11 @@ class Connection(asyncio.Protocol):
     """Implements `domain.ports.Reply` for the one call that has it."""
 
     __slots__ = (
-        "_blocked",
-        "_chunked",
-        "_complete",
-        "_deadlines",
-        "_drained",
-        "_error",
-        "_expires",
-        "_head_bytes",
-        "_head_done",
-        "_head_size",
-        "_heard_at",
-        "_in_use",
-        "_keeps_alive",
-        "_length",
-        "_lingers",
-        "_now",
-        "_owner",
-        "_parser",
-        "_parts",
-        "_phase",
-        "_room",
-        "_sink",
-        "_size",
-        "_sweep",
-        "_transport",
-        "_waiter",
-        "due",
-        "headers",
-        "on_close",
-        "status",
-        "used",
-    )
+        "_blocked", "_chunked", "_complete", "_deadlines", "_drained", "_error", "_expires", "_head_bytes",
+        "_head_done", "_head_size", "_heard_at", "_in_use", "_keeps_alive", "_length", "_lingers", "_now",
+        "_owner", "_parser", "_parts", "_phase", "_room", "_sink", "_size", "_sweep", "_transport", "_waiter",
+        "due", "headers", "on_close", "status", "used",
+    )  # fmt: skip
 
     def __init__(self, owner: Owner, sweep: Sweep[Timed], now: Callable[[], float]) -> None:
         self._owner = owner

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 
+LARGEST = 64 * 1024  # bytes held for one transport: more is written at once, so that its fullness is felt
+
+
 class Writable(Protocol):
     """A transport."""
 
@@ -31,7 +34,13 @@ class Outbox:
         if not held:
             self._call_soon(self.flush)
         before = held.get(transport)
-        held[transport] = data if before is None else before + data
+        if before is not None:
+            data = before + data
+        held[transport] = data
+        if len(data) > LARGEST:
+            del held[transport]
+            if not transport.is_closing():
+                transport.write(data)
 
     def flush(self) -> None:
         held, self._held = self._held, {}

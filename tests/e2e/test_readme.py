@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,9 +43,11 @@ def block(language: str, word: str) -> str:
     return str(found[0])
 
 
-def run(started: Started, command: list[str | Path], cwd: Path) -> str:
+def run(started: Started, command: Sequence[str | Path], cwd: Path) -> str:
     environment = clean_environment(API_KEY=started.key)
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -84,9 +86,10 @@ async def test_the_commands(started: Started) -> None:
 def test_the_targets_of_make(words: str) -> None:
     """What they would do; that they do it is what runs these tests."""
     *settings, make, target = words.split()
-    text = next(t for kind, t in BLOCKS if kind == "sh" and f"{make} {target}" in t and all(s in t for s in settings))
-    line = next(line for line in text.splitlines() if line.endswith(f"{make} {target}"))
-    done = subprocess.run(["sh", "-c", line.replace("make ", "make -n ")], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+    line = next(li for li in lines if li.endswith(f"{make} {target}") and all(s in li for s in settings))
+    dry = ["sh", "-c", line.replace("make ", "make -n ")]
+    done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True)
     assert ("llmgateway serve" if target == "run" else "pytest") in done.stdout
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -92,10 +93,10 @@ AMBIGUOUS = {
     "a coding like chunked": POST + b"Transfer-Encoding: xchunked\r\n\r\n5\r\nhello" + END,
     "chunked in quotes": POST + b'Transfer-Encoding: "chunked"\r\n\r\n5\r\nhello' + END,
     "a vertical tab": POST + b"Transfer-Encoding:\x0bchunked\r\n\r\n5\r\nhello" + END,
-    "two codings": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n5\r\nhello" + END,
+    "two codings": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
     "two codings the other way": POST + b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n",
     "chunked twice": POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n5\r\nhello" + END,
-    "chunked in two fields": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello" + END,
+    "chunked in two fields": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
     "a coding that is not ours": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello" + END,
     "an empty coding": POST + b"Transfer-Encoding: \r\n\r\nhello",
     "a space before the colon": POST + b"Content-Length : 5\r\n\r\nhello",
@@ -110,7 +111,6 @@ AMBIGUOUS = {
     "a line feed after one field": POST + b"X-A: b\nContent-Length: 5\r\n\r\nhello",
     "a bare carriage return": POST + b"X-A: b\rContent-Length: 5\r\n\r\nhello",
     "a head that ends with a line feed": POST + b"Content-Length: 5\r\n\nhello",
-    "two spaces in the first line": b"GET  /echo HTTP/1.1\r\nHost: x\r\n\r\n",
     "a target with a space": b"GET /echo /b HTTP/1.1\r\nHost: x\r\n\r\n",
     "a target with a NUL": b"GET /echo\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
     "a target beyond ASCII": "GET /ächo HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
@@ -324,6 +324,10 @@ async def test_a_flood_of_pipelined_requests_waits(app: Application, client: Con
     for _ in range(100):
         assert (await client.head()).status == 200
         assert await client.body() == b"ok"
+    client.reset()
+    size = 0
+    while size != (size := len(app.begun)):
+        await asyncio.sleep(0.02)
 
 
 async def test_what_is_wrong_behind_a_request_does_not_spoil_its_answer(
@@ -621,10 +625,11 @@ async def test_a_body_that_nobody_reads_has_a_limit(
     await client.send(b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (1 << 40))
     await client.head()
     await client.body()
-    with pytest.raises(ConnectionError):
+    with suppress(ConnectionError):
         for _ in range(2 * MAX_UNREAD // 65_536 + 1000):
             await client.send(bytes(65_536))
             await asyncio.sleep(0)
+        pytest.fail("it took it all")
 
 
 async def test_a_refusal_reaches_a_client_that_is_still_sending(app: Application, client: Connection) -> None:
@@ -660,7 +665,7 @@ async def test_a_client_that_says_nothing_is_let_go(app: Application, hurried: C
 async def drip(connection: Connection, data: bytes, seconds: float) -> None:
     """A byte now and then, until the server does not take it."""
     for n in range(len(data)):
-        if connection.reader.at_eof():
+        if connection.writer.is_closing():
             return
         connection.writer.write(data[n : n + 1])
         await asyncio.sleep(seconds)
@@ -738,8 +743,8 @@ async def test_a_last_answer_that_is_not_taken_in_is_not_kept(
         slow.stop_reading()
         await asyncio.sleep(0.6)
         slow.go_on_reading()
+        assert (await slow.head()).status == 200
         with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
-            assert (await slow.head()).status == 200
             await slow.body()
 
 
