@@ -39,6 +39,7 @@ LOOK_PERIOD = 1.0  # seconds between two looks at how the parts are
 CUT_SECONDS = 5.0  # for calls that were cut off to come to their end
 SHIP_SECONDS = 10.0  # for the last records to reach the store
 WAIT_STEP = 0.05
+SWITCH_SECONDS = 0.0005  # a busy loop must not keep the journal's thread from syncing
 
 
 class Llmgateway(Starlette):
@@ -81,6 +82,7 @@ class Llmgateway(Starlette):
             gc.collect()
             gc.freeze()  # what is there now stays: it is not looked through again
             gc.set_threshold(50_000, 50, 50)
+            sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
             self._unready = None
             yield {"outbox": services.outbox}
             await self.drain()

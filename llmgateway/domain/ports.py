@@ -1,4 +1,4 @@
-"""The ports: what the gateway needs of the world, as small Protocols. `app.py` chooses who implements them.
+"""The ports: what the gateway needs of the world, as small Protocols. `app/` chooses who implements them.
 
 Every method that waits may raise `StoreUnavailable` (stores) or an `UpstreamError` (upstream); nothing else
 of a driver's passes a port.

@@ -137,7 +137,7 @@ async def test_comments_stand_between_events_only(tenant: Tenant) -> None:
         *parts, last = split_at(SAID, [90, len(SAID) - 20])
         for part in parts:
             await x.piece(part)
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(0.9)
         await x.piece(last)
         await x.done()
         await x.end()

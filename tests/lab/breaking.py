@@ -58,8 +58,10 @@ async def close_delimited(x: Exchange) -> None:
         await tell(x, events(x, plan))
         await finish(x, plan)
     else:
+        body, tokens = answer(x.question, plan.chunks)
+        x.call.completion_tokens += tokens
         await x.head(framing="close", version="1.0")
-        await x.piece(compact(answer(x.question, plan.chunks)[0]).encode())
+        await x.piece(compact(body).encode())
         await x.end()
     x.die()
 
