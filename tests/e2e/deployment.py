@@ -87,6 +87,9 @@ models:
   - id: drained
     on_hangup: drain
     targets: [{url: "${LLM_DEFAULT_URL}/hold-after-2~drained/v1"}]
+  - id: drained-whole
+    on_hangup: drain
+    targets: [{url: "${LLM_DEFAULT_URL}/hold-before-headers~drained/v1"}]
   - id: unreachable
     targets: [{url: "http://127.0.0.1:1/v1"}]
   - id: stalls

@@ -1,7 +1,4 @@
-"""kill -9 at any moment: every request that the upstream accepted is in the ledger once, and none twice.
-
-LAB_KILLS says how many times the embedded gateway is killed; 100 for a release, fewer on every push.
-"""
+"""kill -9 at any moment: every request that the upstream accepted is in the ledger once, and none twice."""
 
 import asyncio
 import contextlib
@@ -24,8 +21,8 @@ from tests.lab.waiting import eventually, eventually_answers
 
 pytestmark = pytest.mark.e2e
 
-KILLS = int(os.environ.get("LAB_KILLS", "20"))
-WORKER_KILLS = max(4, KILLS // 5)
+KILLS = [25, pytest.param(100, marks=pytest.mark.soak)]
+WORKER_KILLS = [5, pytest.param(30, marks=pytest.mark.soak)]
 SEED = 20_261
 CALLERS = 6
 MODELS = ("ok-5", "ok-5x4ms", "ok-40x3ms", "no-usage")
@@ -106,16 +103,17 @@ def verified(gateway: Gateway) -> None:
     json.loads(done.stdout)
 
 
-async def test_a_gateway_that_is_killed_again_and_again(upstream: ScriptedUpstream) -> None:
+@pytest.mark.parametrize("kills", KILLS)
+async def test_a_gateway_that_is_killed_again_and_again(upstream: ScriptedUpstream, kills: int) -> None:
     dice = random.Random(SEED)
     async with Gateway.embedded(serving(upstream.url, *MODELS), config=QUICK) as gateway:
         async with under_load(gateway, dice) as load:
-            for _ in range(KILLS):
+            for _ in range(kills):
                 await asyncio.sleep(dice.uniform(SHORTEST, LONGEST))
                 await gateway.kill()
                 await gateway.start()
         records = await check(gateway, upstream, load)
-        assert sum(record["outcome"] == "recovered" for record in records) >= KILLS // 4, (
+        assert sum(record["outcome"] == "recovered" for record in records) >= kills // 4, (
             "the kills hit nothing"
         )
         await asyncio.to_thread(verified, gateway)
@@ -123,8 +121,9 @@ async def test_a_gateway_that_is_killed_again_and_again(upstream: ScriptedUpstre
         await asyncio.to_thread(verified, gateway)
 
 
+@pytest.mark.parametrize("kills", WORKER_KILLS)
 async def test_a_fleet_whose_workers_are_killed(
-    upstream: ScriptedUpstream, redis_url: str, mongo_url: str
+    upstream: ScriptedUpstream, redis_url: str, mongo_url: str, kills: int
 ) -> None:
     dice = random.Random(SEED)
     fleet = Gateway.fleet(
@@ -133,7 +132,7 @@ async def test_a_fleet_whose_workers_are_killed(
     async with fleet:
         await eventually(lambda: len(fleet.workers) == 2, "both workers run")
         async with under_load(fleet, dice) as load:
-            for _ in range(WORKER_KILLS):
+            for _ in range(kills):
                 await asyncio.sleep(dice.uniform(SHORTEST, LONGEST))
                 await kill_one(fleet, dice)
         records = await check(fleet, upstream, load)

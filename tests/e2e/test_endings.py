@@ -110,6 +110,19 @@ async def test_where_the_vendor_bills_anyway_the_rest_is_read(tenant: Tenant) ->
     agree(await tenant.record(), call)
 
 
+async def test_where_the_vendor_bills_anyway_a_whole_answer_is_read(tenant: Tenant) -> None:
+    async with await tenant.gateway.connect() as connection:
+        await connection.send(tenant.asking("drained-whole"))
+        (call,) = await tenant.seen(1)
+    await asyncio.sleep(0.5)  # as above
+    assert call.ending == "open"
+    tenant.upstream.release(call.model)
+    await eventually(lambda: call.ending == "finished", "the answer was read to its end")
+    record = await tenant.record()
+    agree(record, call)
+    assert (record["outcome"], record["usage_source"]) == ("client_gone", "upstream")
+
+
 # --- the upstream dies
 
 DEATHS: dict[tuple[str, bool], tuple[int, int | None, str, str]] = {

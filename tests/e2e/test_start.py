@@ -27,7 +27,7 @@ from tests.lab.waiting import eventually, eventually_answers
 
 pytestmark = pytest.mark.e2e
 
-FIRST_START, NEXT_START = 2.0, 2.0  # seconds; a machine of its own needs half of the first
+FIRST_START, NEXT_START = 1.0, 2.0  # seconds
 AT_REST = 80 << 20  # bytes of memory
 MODULES = [
     module.name
@@ -66,17 +66,25 @@ class Plain:
             return False
 
 
+async def test_it_starts_at_once(tmp_path: Path) -> None:
+    """The best of three, since the machine may be busy."""
+    took = []
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        began = time.monotonic()
+        async with Plain(tmp_path / name):
+            took.append(time.monotonic() - began)
+    assert min(took) < FIRST_START, took
+
+
 async def test_it_starts_with_nothing_set(tmp_path: Path) -> None:
-    began = time.monotonic()
     async with Plain(tmp_path) as plain:
-        took = time.monotonic() - began
         kept = {
             path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "data").iterdir() if path.is_file()
         }
         assert kept["admin_key"] == kept["secret_keys"] == kept["key_pepper"] == 0o600
         assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
         assert plain.program.output()
-    assert took < FIRST_START
 
 
 async def test_the_printed_line_works_when_it_is_pasted(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""Keys: a format that a typo does not survive, and the conditions under which a digest is somebody."""
+
+import zlib
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from llmgateway.domain import keys
+from llmgateway.domain.keys import Key
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+PEPPER = b"p" * 32
+
+
+def base62(number: int) -> str:
+    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    text = ""
+    while number:
+        text, number = digits[number % 62] + text, number // 62
+    return text.rjust(6, "0")
+
+
+def test_the_parts_of_a_key() -> None:
+    key_id, token = keys.mint()
+    prefix, id, secret, check = token.split("_")
+    assert (prefix, id, len(id), len(secret), len(check)) == ("lgw", key_id, 12, 43, 6)
+    assert check == base62(zlib.crc32(token.rpartition("_")[0].encode()))
+    assert keys.id_of(token.encode()) == key_id
+
+
+def test_no_single_wrong_character_is_taken() -> None:
+    _, token = keys.mint()
+    for at, right in enumerate(token):
+        wrong = token[:at] + ("a" if right != "a" else "b") + token[at + 1 :]
+        assert keys.id_of(wrong.encode()) is None, at
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        b"", b"lgw", b"lgw_", b"lgw___", b"sk-" + b"a" * 64, b"' OR 1=1--", b'{"$ne":null}', b"\r\nSET x 1\r\n", b"*" * 67,
+        b"\x00" * 67, "lgw_\u0661".encode() + b"a" * 60, b"a" * 1_048_576, b"lgw_" + b"_" * 63,
+    ],
+)  # fmt: skip
+def test_what_is_no_key(token: bytes) -> None:
+    assert keys.id_of(token) is None
+
+
+def test_white_space_is_no_part_of_a_key() -> None:
+    _, token = keys.mint()
+    assert keys.id_of(f"{token}\n".encode()) is None
+    assert keys.id_of(f" {token}".encode()) is None
+
+
+def stored(token: str, **changes: object) -> Key:
+    fields: dict[str, object] = {
+        "id": "k", "digest": keys.digest_of(token.encode(), PEPPER).hex(), "hint": token[-4:], "user": "alice",
+        "name": "laptop", "created_at": NOON,
+    }  # fmt: skip
+    return Key(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_a_digest_depends_on_the_pepper() -> None:
+    assert keys.digest_of(b"x", PEPPER) != keys.digest_of(b"x", b"q" * 32)
+    assert len(keys.digest_of(b"x", PEPPER)) == 32
+
+
+def test_when_a_key_is_valid() -> None:
+    _, token = keys.mint()
+    digest = keys.digest_of(token.encode(), PEPPER).hex()
+    assert keys.is_valid(stored(token), digest, NOON)
+    assert not keys.is_valid(stored(token), keys.digest_of(b"other", PEPPER).hex(), NOON)
+    assert not keys.is_valid(stored(token, state="suspended"), digest, NOON)
+    assert not keys.is_valid(stored(token, state="revoked"), digest, NOON)
+    assert keys.is_valid(stored(token, expires_at=NOON + timedelta(seconds=1)), digest, NOON)
+    assert not keys.is_valid(stored(token, expires_at=NOON), digest, NOON)
+
+
+def test_both_keys_are_valid_while_a_rotation_overlaps() -> None:
+    old, new = keys.mint_for("a" * 12), keys.mint_for("a" * 12)
+    before = keys.digest_of(old.encode(), PEPPER).hex()
+    rotated = stored(new, previous=before, previous_until=NOON)
+    assert keys.is_valid(rotated, before, NOON - timedelta(seconds=1))
+    assert not keys.is_valid(rotated, before, NOON)
+    assert keys.is_valid(rotated, rotated.digest, NOON)
+
+
+def test_a_principal_may_use_what_its_key_names() -> None:
+    _, token = keys.mint()
+    assert keys.principal_of(stored(token)).may_use("anything")
+    narrow = keys.principal_of(stored(token, models=("a",)))
+    assert narrow.may_use("a")
+    assert not narrow.may_use("b")
