@@ -7,7 +7,6 @@ does; done in a row, the other end is awake after the first. Measured: a quarter
 from collections.abc import Callable
 from typing import Protocol
 
-
 LARGEST = 64 * 1024  # bytes held for one transport: more is written at once, so that its fullness is felt
 
 
