@@ -38,10 +38,21 @@ def test_no_single_wrong_character_is_taken() -> None:
 @pytest.mark.parametrize(
     "token",
     [
-        b"", b"lgw", b"lgw_", b"lgw___", b"sk-" + b"a" * 64, b"' OR 1=1--", b'{"$ne":null}', b"\r\nSET x 1\r\n", b"*" * 67,
-        b"\x00" * 67, "lgw_\u0661".encode() + b"a" * 60, b"a" * 1_048_576, b"lgw_" + b"_" * 63,
+        b"",
+        b"lgw",
+        b"lgw_",
+        b"lgw___",
+        b"sk-" + b"a" * 64,
+        b"' OR 1=1--",
+        b'{"$ne":null}',
+        b"\r\nSET x 1\r\n",
+        b"*" * 67,
+        b"\x00" * 67,
+        "lgw_\u0661".encode() + b"a" * 60,
+        b"a" * 1_048_576,
+        b"lgw_" + b"_" * 63,
     ],
-)  # fmt: skip
+)
 def test_what_is_no_key(token: bytes) -> None:
     assert keys.id_of(token) is None
 
@@ -54,9 +65,13 @@ def test_white_space_is_no_part_of_a_key() -> None:
 
 def stored(token: str, **changes: object) -> Key:
     fields: dict[str, object] = {
-        "id": "k", "digest": keys.digest_of(token.encode(), PEPPER).hex(), "hint": token[-4:], "user": "alice",
-        "name": "laptop", "created_at": NOON,
-    }  # fmt: skip
+        "id": "k",
+        "digest": keys.digest_of(token.encode(), PEPPER).hex(),
+        "hint": token[-4:],
+        "user": "alice",
+        "name": "laptop",
+        "created_at": NOON,
+    }
     return Key(**{**fields, **changes})  # type: ignore[arg-type]
 
 

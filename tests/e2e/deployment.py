@@ -17,7 +17,6 @@ ANSWERING = (
     "ok-1",
     "ok-3",
     "ok-5",
-    "ok-100x20ms",
     "ok-3000",
     "no-usage",
     "no-done",
@@ -25,7 +24,6 @@ ANSWERING = (
     "echo-headers",
     "hold-before-headers",
     "hold-before-headers~plain",
-    "reject-stream-options",
 )
 REFUSING = tuple(
     f"status-{code}" for code in (400, 401, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504, 529)
@@ -36,8 +34,6 @@ FLAKY = (
     "status-429-retry-after-1",
     "status-429-retry-after-1~node",
     "status-429-retry-after-1000000000",
-    "flaky-1x429~python",
-    "flaky-1x429~node",
 )
 BREAKING = (
     "die-after-0",
@@ -62,7 +58,7 @@ BREAKING = (
     "cl-and-te",
     "http10",
 )
-HOLDING = ("hold-after-0", "hold-after-1", "hold-after-3", *(f"hold-after-{k}~hang" for k in range(7)))
+HOLDING = ("hold-after-0", "hold-after-1", *(f"hold-after-{k}~hang" for k in range(7)))
 SCRIPTED = tuple(f"scripted-{number}" for number in range(8))
 MODELS = ANSWERING + REFUSING + FLAKY + BREAKING + HOLDING + SCRIPTED
 

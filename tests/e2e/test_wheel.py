@@ -29,7 +29,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build: list[str | Path] = [sys.executable, "-m", "pip", "wheel", *quiet, "--wheel-dir", site, ROOT]
     subprocess.run(build, check=True, capture_output=True, cwd=site, timeout=60)
     (wheel,) = site.glob("*.whl")
-    install: list[str | Path] = [sys.executable, "-m", "pip", "install", *quiet, "--target", site / "lib", wheel]
+    target = ["--target", str(site / "lib"), str(wheel)]
+    install = [sys.executable, "-m", "pip", "install", *quiet, *target]
     subprocess.run(install, check=True, capture_output=True, cwd=site, timeout=60)
     return site
 

@@ -1,5 +1,6 @@
 """Events on bytes: wherever the network cuts a stream, the same whole events come out, in the same bytes."""
 
+import itertools
 import random
 
 import pytest
@@ -29,9 +30,15 @@ def fed(pieces: list[bytes]) -> tuple[bytes, list[bytes], bytes]:
 def test_the_events_of_the_reference() -> None:
     assert b"".join(WHOLE) == STREAM
     assert [data_of(event) for event in WHOLE] == [
-        b"", '{"text":"Hej 👋 你好"}'.encode(), '{"text":"\u2028\u2029\u0085 are text"}'.encode(),
-        b"lone carriage returns", b"two\nlines", b"mixed ends", b"no space", b"[DONE]",
-    ]  # fmt: skip
+        b"",
+        '{"text":"Hej 👋 你好"}'.encode(),
+        '{"text":"\u2028\u2029\u0085 are text"}'.encode(),
+        b"lone carriage returns",
+        b"two\nlines",
+        b"mixed ends",
+        b"no space",
+        b"[DONE]",
+    ]
 
 
 @pytest.mark.parametrize("at", range(len(STREAM) + 1))
@@ -46,7 +53,7 @@ def test_every_byte_alone() -> None:
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
 def test_any_cuts(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
-    assert fed([STREAM[a:b] for a, b in zip(edges, edges[1:], strict=False)]) == (STREAM, WHOLE, b"")
+    assert fed([STREAM[a:b] for a, b in itertools.pairwise(edges)]) == (STREAM, WHOLE, b"")
 
 
 def test_only_whole_events_come_out() -> None:
@@ -65,14 +72,15 @@ def test_a_carriage_return_at_the_end_may_be_half_an_end() -> None:
 
 def test_an_event_that_never_ends_is_refused() -> None:
     splitter = EventSplitter(limit=1000)
+    for _ in range(10):
+        splitter.feed(b"x" * 100)
     with pytest.raises(EventTooLarge):
-        for _ in range(100):
-            splitter.feed(b"x" * 99)
+        splitter.feed(b"x")
 
 
 def test_a_large_event_in_small_pieces_passes() -> None:
     chance = random.Random(7)
-    event = event_of(bytes(chance.choices(b"abc{}\\\"", k=300_000)))
+    event = event_of(bytes(chance.choices(b'abc{}\\"', k=300_000)))
     splitter = EventSplitter()
     out = b"".join(splitter.feed(event[at : at + 1000]) for at in range(0, len(event), 1000))
     assert out == event
