@@ -1,0 +1,167 @@
+"""Who calls: 401 only where it is proved, 503 where nobody can tell, memory only as long as it may be trusted."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from llmgateway.domain import keys
+from llmgateway.domain.errors import NotAuthenticated, StoreUnavailable
+from llmgateway.domain.ports import Change
+from llmgateway.flow.authenticate import FRESH_SECONDS, STALE_SECONDS, Authenticate
+from tests.doubles import SetClock
+from tests.flow.stage import KEY_ID, PEPPER, TOKEN, Shelf, key_document
+
+CALL = TOKEN.encode()
+
+
+class NoCache:
+    """A shared cache that is away."""
+
+    async def cached_key(self, id: str) -> None:
+        raise StoreUnavailable("away")
+
+    async def cache_key(self, document: object, seconds: float) -> None:
+        raise StoreUnavailable("away")
+
+
+class Door:
+    def __init__(self, **changes: Any) -> None:
+        self.clock = SetClock()
+        self.shelf = Shelf(keys=key_document(**changes))
+        self.open = Authenticate(self.shelf, NoCache(), pepper=PEPPER, clock=self.clock)  # type: ignore[arg-type]  # the two methods that are called
+
+
+async def test_a_valid_key_is_a_principal_and_is_looked_up_once() -> None:
+    door = Door(models=("a",), project="thesis")
+    principal = await door.open(CALL)
+    assert (principal.key_id, principal.user, principal.project, principal.models) == (KEY_ID, "alice", "thesis", {"a"})
+    asked = door.shelf.asked
+    assert await door.open(CALL) == principal
+    assert door.shelf.asked == asked
+    door.clock.pass_seconds(FRESH_SECONDS)
+    await door.open(CALL)
+    assert door.shelf.asked > asked
+
+
+@pytest.mark.parametrize("token", [b"", b"sk-1", CALL[:-1] + b"!", b"lgw_" + b"0" * 63])
+async def test_what_is_no_key_is_refused_without_a_look_up(token: bytes) -> None:
+    door = Door()
+    with pytest.raises(NotAuthenticated):
+        await door.open(token)
+    assert door.shelf.asked == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"state": "revoked"}, {"state": "suspended"}, {"expires_at": SetClock().now()}, {"digest": "0" * 64}],
+    ids=["revoked", "suspended", "expired", "other secret"],
+)
+async def test_keys_that_are_not_valid(changes: dict[str, Any]) -> None:
+    door = Door(**changes)
+    with pytest.raises(NotAuthenticated):
+        await door.open(CALL)
+
+
+async def test_an_unknown_key_is_remembered_for_a_while() -> None:
+    door = Door(id="another")
+    for _ in range(3):
+        with pytest.raises(NotAuthenticated):
+            await door.open(CALL)
+    assert door.shelf.asked == 1
+    door.clock.pass_seconds(5.1)
+    with pytest.raises(NotAuthenticated):
+        await door.open(CALL)
+    assert door.shelf.asked == 2
+
+
+async def test_the_same_id_with_another_secret_is_nobody() -> None:
+    door = Door()
+    await door.open(CALL)
+    with pytest.raises(NotAuthenticated):
+        await door.open(keys.mint_for(KEY_ID).encode())
+
+
+async def test_a_suspended_owner_s_keys_are_not_valid() -> None:
+    door = Door()
+    door.shelf.documents["users"] = {"id": "alice", "state": "suspended"}
+    with pytest.raises(NotAuthenticated):
+        await door.open(CALL)
+
+
+async def test_in_an_outage_memory_serves_for_five_minutes_and_strangers_get_503() -> None:
+    door = Door()
+    await door.open(CALL)
+    door.shelf.is_away = True
+    door.clock.pass_seconds(STALE_SECONDS - 1)
+    assert (await door.open(CALL)).user == "alice"
+    with pytest.raises(StoreUnavailable):
+        await door.open(keys.mint()[1].encode())
+    door.clock.pass_seconds(2)
+    with pytest.raises(StoreUnavailable):
+        await door.open(CALL)
+
+
+async def test_memory_lasts_no_longer_than_the_key() -> None:
+    door = Door(expires_at=SetClock().now() + timedelta(seconds=10))
+    await door.open(CALL)
+    door.shelf.is_away = True
+    door.clock.pass_seconds(9)
+    await door.open(CALL)
+    door.clock.pass_seconds(2)
+    with pytest.raises(StoreUnavailable):
+        await door.open(CALL)
+
+
+async def test_a_change_is_obeyed_at_once() -> None:
+    door = Door()
+    await door.open(CALL)
+    door.shelf.documents["keys"] = key_document(state="revoked")
+    door.open.forget(Change("keys", "someone else's"))
+    await door.open(CALL)
+    door.open.forget(Change("keys", KEY_ID))
+    with pytest.raises(NotAuthenticated):
+        await door.open(CALL)
+
+
+async def test_after_a_gap_nothing_is_fresh_but_an_outage_may_use_it() -> None:
+    door = Door()
+    await door.open(CALL)
+    door.open.forget(Change("*"))
+    door.shelf.is_away = True
+    assert (await door.open(CALL)).user == "alice"
+    door.shelf.is_away = False
+    door.shelf.documents["keys"] = key_document(state="revoked")
+    with pytest.raises(NotAuthenticated):
+        await door.open(CALL)
+
+
+async def test_a_revocation_in_an_outage_is_not_undone_by_memory() -> None:
+    door = Door()
+    await door.open(CALL)
+    door.open.forget(Change("keys", KEY_ID))
+    door.shelf.is_away = True
+    with pytest.raises(StoreUnavailable):
+        await door.open(CALL)
+
+
+async def test_a_look_up_that_a_change_overtook_is_not_remembered() -> None:
+    door = Door()
+    door.shelf.before_answer = lambda: door.open.forget(Change("keys", KEY_ID))
+    await door.open(CALL)
+    door.shelf.before_answer = lambda: None
+    door.shelf.documents["keys"] = key_document(state="revoked")
+    with pytest.raises(NotAuthenticated):
+        await door.open(CALL)
+
+
+async def test_the_key_before_a_rotation_is_valid_until_the_overlap_ends() -> None:
+    new, before = keys.mint_for(KEY_ID), key_document()["digest"]
+    digest = keys.digest_of(new.encode(), PEPPER).hex()
+    until = SetClock().now() + timedelta(seconds=10)
+    door = Door(digest=digest, previous=before, previous_until=until)
+    assert (await door.open(CALL)).key_id == (await door.open(new.encode())).key_id == KEY_ID
+    door.clock.pass_seconds(11)
+    with pytest.raises(NotAuthenticated):
+        await door.open(CALL)
+    assert (await door.open(new.encode())).user == "alice"

@@ -1,0 +1,81 @@
+"""Counts come from those who know: llama.cpp's, else vLLM's; a wrong answer is no count."""
+
+import msgspec
+import pytest
+
+from llmgateway.domain.catalog import Target
+from llmgateway.domain.errors import UpstreamFailed, UpstreamTimeout
+from llmgateway.flow.count import Count, text_of_messages, text_of_prompt
+from tests.flow.stage import JSON_TYPE, Scripted, ScriptedUpstream
+
+TARGET = Target(url="http://a:1/m/v1", model="there")
+GONE: Scripted = (404, JSON_TYPE, [b"{}"])
+
+
+def counting(*script: Scripted) -> tuple[Count, ScriptedUpstream]:
+    upstream = ScriptedUpstream([])
+    upstream.counts = list(script)
+    return Count(upstream), upstream
+
+
+def said(count: object) -> Scripted:
+    return 200, JSON_TYPE, [msgspec.json.encode({"count": count})]
+
+
+async def test_a_text_is_counted_beside_v1() -> None:
+    count, upstream = counting(said(3))
+    assert await count.text(TARGET, "Hello") == 3
+    request = upstream.requests[0][1]
+    assert request.path == "http://a:1/m/extras/tokenize/count"
+    assert msgspec.json.decode(request.body) == {"model": "there", "input": "Hello"}
+
+
+async def test_the_address_of_the_settings_goes_first() -> None:
+    count, upstream = counting(said(3))
+    elsewhere = msgspec.structs.replace(TARGET, tokenizer="http://t:1/tokenize")
+    await count.text(elsewhere, "Hello")
+    assert upstream.requests[0][1].path == "http://t:1/tokenize"
+
+
+async def test_vllm_is_asked_where_llama_is_not() -> None:
+    count, upstream = counting(GONE, said(4))
+    assert await count.text(TARGET, "Hello") == 4
+    assert upstream.requests[1][1].path == "http://a:1/m/tokenize"
+    assert msgspec.json.decode(upstream.requests[1][1].body)["prompt"] == "Hello"
+
+
+async def test_a_chat_is_counted_with_its_template_else_as_its_texts() -> None:
+    chat = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "temperature": 1}
+    count, upstream = counting(said(30))
+    assert await count.chat(TARGET, chat) == 30
+    assert "temperature" not in msgspec.json.decode(upstream.requests[0][1].body)
+    count, upstream = counting(GONE, said(3))
+    assert await count.chat(TARGET, chat) == 3
+    assert msgspec.json.decode(upstream.requests[1][1].body)["input"] == "Hello"
+
+
+async def test_prompts_of_completions_and_inputs_of_embeddings() -> None:
+    count, upstream = counting(said(1), said(2))
+    assert await count.chat(TARGET, {"prompt": "a"}) == 1
+    assert await count.chat(TARGET, {"input": ["a", "b"]}) == 2
+    assert msgspec.json.decode(upstream.requests[1][1].body)["input"] == "a\nb"
+
+
+@pytest.mark.parametrize("wrong", [-1, "3", True, None, 1.5])
+async def test_wrong_counts_are_none(wrong: object) -> None:
+    count, _ = counting(said(wrong), said(wrong))
+    with pytest.raises(UpstreamFailed):
+        await count.text(TARGET, "x")
+
+
+async def test_a_server_that_is_down_or_slow_is_told() -> None:
+    count, _ = counting(UpstreamTimeout("first_byte", 2))
+    with pytest.raises(UpstreamTimeout):
+        await count.text(TARGET, "x")
+
+
+def test_what_of_a_chat_is_text() -> None:
+    parts = [{"type": "text", "text": "b"}, {"type": "image_url", "image_url": {"url": "http://x"}}]
+    assert text_of_messages([{"content": "a"}, {"content": parts}, {"content": None}, "odd"]) == "a\nb"
+    assert text_of_prompt(["a", 1, "b"]) == "a\nb"
+    assert text_of_prompt(7) == ""
