@@ -44,7 +44,14 @@ PRINCIPAL = Principal(KEY_ID, "alice", "thesis", None)
 def key_document(**changes: Any) -> Document:
     digest = keys.digest_of(TOKEN.encode(), PEPPER).hex()
     created = SetClock().now()
-    document = {"id": KEY_ID, "digest": digest, "hint": "xxxx", "user": "alice", "name": "n", "created_at": created}
+    document = {
+        "id": KEY_ID,
+        "digest": digest,
+        "hint": "xxxx",
+        "user": "alice",
+        "name": "n",
+        "created_at": created,
+    }
     return {**document, **changes}
 
 
@@ -92,7 +99,15 @@ class KeptJournal:
 class LoggedReply(LocalReply):
     """Says when it was closed; `stays_silent` never gives another piece."""
 
-    def __init__(self, log: list[str], status: int, headers: Mapping[bytes, bytes], pieces: Sequence[bytes], *, stays_silent: bool) -> None:  # noqa: E501
+    def __init__(
+        self,
+        log: list[str],
+        status: int,
+        headers: Mapping[bytes, bytes],
+        pieces: Sequence[bytes],
+        *,
+        stays_silent: bool,
+    ) -> None:  # noqa: E501
         super().__init__(status, headers, pieces)
         self._log = log
         self._stays_silent = stays_silent
@@ -108,7 +123,9 @@ class LoggedReply(LocalReply):
         super().close()
 
 
-Scripted = GatewayError | Callable[[UpstreamRequest], Reply] | tuple[int, Mapping[bytes, bytes], Sequence[bytes]]
+Scripted = (
+    GatewayError | Callable[[UpstreamRequest], Reply] | tuple[int, Mapping[bytes, bytes], Sequence[bytes]]
+)
 
 
 class ScriptedUpstream:
@@ -182,7 +199,9 @@ class ScriptedCaller:
 
 
 def chat(*, stream: bool = False, **more: Any) -> Ask:
-    body = msgspec.json.encode({"model": "m", "stream": stream, "messages": [{"role": "user", "content": "Hello"}]})
+    body = msgspec.json.encode(
+        {"model": "m", "stream": stream, "messages": [{"role": "user", "content": "Hello"}]}
+    )
     return Ask(**{"endpoint": CHAT, "model": "m", "stream": stream, "body": body, **more})
 
 
@@ -194,7 +213,9 @@ def model(*urls: str, **more: Any) -> Model:
 class Stage:
     """The steps as the application puts them together, over doubles. `log` is the order of what happened."""
 
-    def __init__(self, background: Background, *script: Scripted, served: Model | None = None, silent: bool = False) -> None:
+    def __init__(
+        self, background: Background, *script: Scripted, served: Model | None = None, silent: bool = False
+    ) -> None:
         self.log: list[str] = []
         self.clock = SetClock()
         self.journal = KeptJournal(self.log)
@@ -203,11 +224,21 @@ class Stage:
         self.sunk: list[Record] = []
         self.watch = Watch(background, keepalive=5.0)
         self.admit = Admit(100)
-        self.authenticate = Authenticate(self.shelf, MemoryState(clock=self.clock), pepper=PEPPER, clock=self.clock)  # type: ignore[arg-type]  # only `get` is asked
+        self.authenticate = Authenticate(
+            self.shelf, MemoryState(clock=self.clock), pepper=PEPPER, clock=self.clock
+        )  # type: ignore[arg-type]  # only `get` is asked
         self.route = Route(Catalog([served or model()]), self.upstream.order)
-        self.account = Account(self.journal, Count(self.upstream), self.clock, status_of=status_of, sinks=(self.sunk.append,))
-        self.gateway = Gateway(self.authenticate, self.route, self.admit, self.account,
-                               Relay(self.upstream, {"openai": OpenAI()}, self.clock), self.watch)
+        self.account = Account(
+            self.journal, Count(self.upstream), self.clock, status_of=status_of, sinks=(self.sunk.append,)
+        )
+        self.gateway = Gateway(
+            self.authenticate,
+            self.route,
+            self.admit,
+            self.account,
+            Relay(self.upstream, {"openai": OpenAI()}, self.clock),
+            self.watch,
+        )
 
     def caller(self, ask: Ask | None = None, token: str = TOKEN) -> ScriptedCaller:
         return ScriptedCaller(self.clock, self.log, ask or chat(), token)

@@ -35,7 +35,12 @@ class Door:
 async def test_a_valid_key_is_a_principal_and_is_looked_up_once() -> None:
     door = Door(models=("a",), project="thesis")
     principal = await door.open(CALL)
-    assert (principal.key_id, principal.user, principal.project, principal.models) == (KEY_ID, "alice", "thesis", {"a"})
+    assert (principal.key_id, principal.user, principal.project, principal.models) == (
+        KEY_ID,
+        "alice",
+        "thesis",
+        {"a"},
+    )
     asked = door.shelf.asked
     assert await door.open(CALL) == principal
     assert door.shelf.asked == asked

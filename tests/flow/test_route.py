@@ -13,7 +13,10 @@ NARROW = Principal("k", "bob", None, frozenset({"b"}))
 
 def route() -> tuple[Route, ScriptedUpstream]:
     upstream = ScriptedUpstream([])
-    models = [model("http://1:1/v1", "http://2:1/v1", id="a", aliases=("default",)), model("http://3:1/v1", id="b")]
+    models = [
+        model("http://1:1/v1", "http://2:1/v1", id="a", aliases=("default",)),
+        model("http://3:1/v1", id="b"),
+    ]
     return Route(Catalog(models), upstream.order), upstream
 
 
