@@ -109,6 +109,7 @@ class Passage:
     # --- up ---
 
     async def _open(self, target: Target) -> None:
+        self._translation, self._first, self._body = None, b"", b""  # what another target said is forgotten
         dialect = self._relay.dialects[target.provider]
         request = dialect.request(self._ask, target, self._caller.request_id)
         reply = self._reply = await self._relay.upstream.send(target, request, self._model.deadlines)
@@ -136,7 +137,7 @@ class Passage:
         while b"data:" not in self._first and not translation.is_done:
             piece = await reply.piece()
             self._first += translation.feed(piece) if piece else translation.end()
-            if translation.error is not None and not self._first:
+            if translation.error is not None and b"data:" not in self._first:
                 raise translation.error
             if not piece:
                 return

@@ -91,7 +91,7 @@ class Vigil:
         elif self._streams and now - self._silent_since >= self._watch.keepalive:
             self._silent_since = now
             self._say_something()
-        self.due = now + min(LOOK_SECONDS, self._watch.keepalive)
+        self.due = now + min(LOOK_SECONDS, max(PERIOD, self._silent_since + self._watch.keepalive - now))
 
     def _say_something(self) -> None:
         if not self._caller.started:

@@ -42,6 +42,7 @@ class _Chunk(Struct):
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode = msgspec.json.Decoder().decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_is_number = re.compile(r"[0-9]+").fullmatch
 _holds_usage = re.compile(rb'"usage"\s*:\s*\{').search
 
 
@@ -89,8 +90,7 @@ class OpenAIStream:
         return whole
 
     def end(self) -> bytes:
-        rest = self._splitter.rest
-        out = self.feed(b"\n" if rest.endswith((b"\n", b"\r")) else b"\n\n") if rest else b""
+        out = self.feed(b"\n\n") if self._splitter.rest else b""
         if not self._says_done or self.is_done or self.error is not None:
             return out
         self._fold()
@@ -186,10 +186,11 @@ class OpenAIStream:
 
 def stream_error(error: ErrorText) -> UpstreamError:
     """An error event as the error that it would have been as an answer of its own."""
-    status = int(error.code) if error.code and error.code.isdigit() else _TYPES.get(error.type or "", 502)
+    is_number = error.code is not None and _is_number(error.code) is not None
+    status = int(error.code or 0) if is_number else _TYPES.get(error.type or "", 502)
     message = error.message or "The model server reported an error."
     if status in (400, 404, 409, 413, 422, 429, 503):
-        code = error.code if error.code and not error.code.isdigit() else None
+        code = None if is_number else error.code
         return UpstreamRefused(message, status=status, param=error.param, code=code)
     return UpstreamFailed(message, reason="error_event")
 

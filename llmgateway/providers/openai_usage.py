@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from llmgateway.domain.call import Tokens
+from llmgateway.domain.call import NO_TOKENS, Tokens
 
 MOST = 10**9  # tokens of one answer that can be believed
 
@@ -54,7 +54,7 @@ def tokens_of(usage: object) -> Tokens | None:
         return None
     prompt = _figure(usage.get("prompt_tokens", usage.get("input_tokens")))
     completion = _figure(usage.get("completion_tokens", usage.get("output_tokens", 0)))
-    if prompt is None or completion is None:
+    if prompt is None or completion is None or not prompt + completion:  # no answer is made of nothing
         return None
     cached = _detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
     reasoning = _detail(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens")
@@ -116,12 +116,13 @@ class OpenAIAnswer:
         prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
         cached = (prompt.cached_tokens or 0) if prompt else 0
         reasoning = (completion.reasoning_tokens or 0) if completion else 0
-        self.tokens = Tokens(
+        tokens = Tokens(
             usage.prompt_tokens,
             usage.completion_tokens,
             min(cached, usage.prompt_tokens),
             min(reasoning, usage.completion_tokens),
         )
+        self.tokens = None if tokens == NO_TOKENS else tokens
 
     @property
     def said(self) -> int:

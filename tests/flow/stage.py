@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+from typing_extensions import override
 
 from llmgateway.domain import keys
 from llmgateway.domain.call import Ask, ClientInfo, Record
 from llmgateway.domain.catalog import Catalog, Deadlines, Model, Target
-from llmgateway.domain.errors import GatewayError, LedgerUnavailable, StoreUnavailable
+from llmgateway.domain.errors import GatewayError, LedgerUnavailable, StoreUnavailable, UpstreamFailed
 from llmgateway.domain.keys import Principal
-from llmgateway.domain.ports import Document, Reply, UpstreamRequest
+from llmgateway.domain.ports import Document, Documents, Reply, UpstreamRequest
 from llmgateway.edge.errors import status_of
 from llmgateway.flow.account import Account
 from llmgateway.flow.admit import Admit
@@ -107,17 +108,19 @@ class LoggedReply(LocalReply):
         pieces: Sequence[bytes],
         *,
         stays_silent: bool,
-    ) -> None:  # noqa: E501
+    ) -> None:
         super().__init__(status, headers, pieces)
         self._log = log
         self._stays_silent = stays_silent
 
+    @override
     async def piece(self) -> bytes:
         found = await super().piece()
         if not found and self._stays_silent:
             await asyncio.get_running_loop().create_future()
         return found
 
+    @override
     def close(self) -> None:
         self._log.append("close")
         super().close()
@@ -148,7 +151,7 @@ class ScriptedUpstream:
         is_count = "tokenize" in request.path
         script = self.counts if is_count else self.script
         self.requests.append((target, request))
-        answer = script.pop(0)
+        answer = script.pop(0) if script else UpstreamFailed("Nobody is there.", reason="connect")
         if isinstance(answer, GatewayError):
             raise answer
         if callable(answer):
@@ -225,8 +228,8 @@ class Stage:
         self.watch = Watch(background, keepalive=5.0)
         self.admit = Admit(100)
         self.authenticate = Authenticate(
-            self.shelf, MemoryState(clock=self.clock), pepper=PEPPER, clock=self.clock
-        )  # type: ignore[arg-type]  # only `get` is asked
+            cast(Documents, self.shelf), MemoryState(clock=self.clock), pepper=PEPPER, clock=self.clock
+        )
         self.route = Route(Catalog([served or model()]), self.upstream.order)
         self.account = Account(
             self.journal, Count(self.upstream), self.clock, status_of=status_of, sinks=(self.sunk.append,)

@@ -1,5 +1,7 @@
 """Who is let in: those who ask for no more than there is, while there is room."""
 
+from typing import Any
+
 import pytest
 
 from llmgateway.domain.errors import InvalidRequest, Overloaded, ShuttingDown
@@ -10,7 +12,7 @@ BOUNDED = model(max_output=10, max_choices=2, max_in_flight=1)
 
 
 @pytest.mark.parametrize(("more", "param"), [({"choices": 3}, "n"), ({"max_output": 11}, "max_tokens")])
-def test_asking_for_too_much(more: dict[str, int], param: str) -> None:
+def test_asking_for_too_much(more: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         Admit(1)(chat(**more), BOUNDED)
     assert refused.value.param == param
@@ -23,10 +25,10 @@ def test_asking_for_what_there_is() -> None:
 
 async def test_a_place_is_given_back_however_it_is_left() -> None:
     admit = Admit(10)
-    with pytest.raises(RuntimeError):
-        async with admit(chat(), BOUNDED):
-            assert admit.in_flight == 1
-            raise RuntimeError
+    permit = admit(chat(), BOUNDED)
+    await permit.__aenter__()
+    assert admit.in_flight == 1
+    await permit.__aexit__(RuntimeError, RuntimeError(), None)
     assert admit.in_flight == 0
     async with admit(chat(), BOUNDED):
         pass

@@ -1,4 +1,4 @@
-"""Who calls: 401 only where it is proved, 503 where nobody can tell, memory only as long as it may be trusted."""
+"""Who calls: 401 only where it is proved, 503 where nobody can tell, memory while it may be trusted."""
 
 from datetime import timedelta
 from typing import Any
@@ -39,7 +39,7 @@ async def test_a_valid_key_is_a_principal_and_is_looked_up_once() -> None:
         KEY_ID,
         "alice",
         "thesis",
-        {"a"},
+        frozenset({"a"}),
     )
     asked = door.shelf.asked
     assert await door.open(CALL) == principal

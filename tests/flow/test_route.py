@@ -28,7 +28,7 @@ def test_targets_come_in_the_order_in_which_they_should_be_asked() -> None:
     assert upstream.ordered == 1  # one target needs no order
 
 
-@pytest.mark.parametrize("name", ["", "A", "../a", "a/../b", "a\x00", "http://evil", "a" * 5000, "ａ"])
+@pytest.mark.parametrize("name", ["", "A", "../a", "a/../b", "a\x00", "http://evil", "a" * 5000, "\uff41"])
 def test_names_are_looked_up_and_nothing_else(name: str) -> None:
     with pytest.raises(NoSuchModel):
         route()[0](chat(model=name), PRINCIPAL)

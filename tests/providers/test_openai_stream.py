@@ -104,6 +104,9 @@ def test_an_error_event_ends_it() -> None:
         ({"type": "overloaded_error"}, 503),
         ({"code": 401}, 502),
         ({"code": "odd"}, 502),
+        ({"code": "²"}, 502),
+        ({"code": "9" * 500}, 502),
+        ({"code": "٤٠٠", "type": "not_found_error"}, 404),
         ({"message": "x"}, 502),
     ],
 )
@@ -148,6 +151,17 @@ def test_an_event_without_its_blank_line_is_completed() -> None:
     reader = stream()
     assert reader.feed(event(chunk("x", finish="stop"), end="")) == b""
     assert reader.end() == event(chunk("x", finish="stop"))
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\r\n\r", "\n"])
+def test_an_event_that_ends_in_half_a_blank_line_is_completed(end: str) -> None:
+    reader = stream()
+    last = event(chunk("x", finish="stop"), end=end)
+    assert reader.feed(last) == b""
+    out = reader.end()
+    assert out.startswith(last)
+    assert out.strip() == last.strip()
+    assert reader.is_done
 
 
 def test_endpoints_without_a_last_word() -> None:
