@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from llmgateway.domain.call import Tokens
 from llmgateway.domain.errors import UpstreamError, UpstreamFailed, UpstreamRefused
-from llmgateway.providers.openai_usage import ErrorText, error_from, tokens_of, words_of_message
+from llmgateway.providers.openai_usage import ErrorText, error_from, listed, tokens_of, words_of_message
 from llmgateway.wire.sse import DONE, EventSplitter, EventTooLarge, data_of, events
 
 FOLD_AT = 4096  # bytes of events that are kept before they are folded to their text
@@ -170,7 +170,7 @@ class OpenAIStream:
                 self._note_words(chunk)
 
     def _note_words(self, chunk: dict[str, Any]) -> None:
-        for choice in chunk.get("choices") or ():
+        for choice in listed(chunk, "choices"):
             if isinstance(choice, dict):
                 for words in words_of_message(choice.get("delta") or choice):
                     self._say(words)

@@ -142,14 +142,20 @@ def _members(body: bytes) -> dict[str, Any]:
 
 
 def _words(answer: dict[str, Any]) -> Iterator[str]:
-    for choice in answer.get("choices") or ():
+    for choice in listed(answer, "choices"):
         if isinstance(choice, dict):
             yield from words_of_message(choice.get("message") or choice)
-    for item in answer.get("output") or ():
+    for item in listed(answer, "output"):
         if isinstance(item, dict):
-            for part in item.get("content") or ():
+            for part in listed(item, "content"):
                 if isinstance(part, dict) and isinstance(part.get("text"), str):
                     yield part["text"]
+
+
+def listed(members: dict[str, Any], name: str) -> list[Any]:
+    """A member that is a list; anything else is none."""
+    value = members.get(name)
+    return value if isinstance(value, list) else []
 
 
 def words_of_message(message: object) -> Iterator[str]:
@@ -159,7 +165,7 @@ def words_of_message(message: object) -> Iterator[str]:
     for name in ("reasoning_content", "reasoning", "content", "refusal", "text"):
         if isinstance(message.get(name), str):
             yield message[name]
-    for call in message.get("tool_calls") or ():
+    for call in listed(message, "tool_calls"):
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):
             yield from (

@@ -1,19 +1,13 @@
 """The one table: every error has a status and a body that the SDKs can read."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from llmgateway.domain import errors
 from llmgateway.domain.errors import GatewayError
 from llmgateway.edge.errors import STATUS, body_of, headers_of, status_of
-
-
-def family(kind: type[GatewayError]) -> Iterator[type[GatewayError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from family(child)
+from tests.domain.test_errors import family
 
 
 def one_of(kind: type[GatewayError]) -> GatewayError:

@@ -86,6 +86,13 @@ def test_the_words_of_an_answer() -> None:
 
 
 @pytest.mark.parametrize(
+    "odd", [{"choices": 5}, {"choices": [5, {"message": {"tool_calls": 5}}]}, {"output": [{"content": 5}]}]
+)
+def test_answers_of_an_odd_shape_have_no_words(odd: object) -> None:
+    assert OpenAIAnswer(json.dumps(odd).encode()).text() == ""
+
+
+@pytest.mark.parametrize(
     ("body", "message", "code"),
     [
         ({"error": {"message": "a", "code": 400}}, "a", "400"),
