@@ -230,7 +230,9 @@ async def test_a_second_answer_is_nobodys(tenant: Tenant) -> None:
     for model in ("two-responses", "cl-and-te", "two-responses", "ok-1"):
         answers = await all_at_once(*(tenant.ask(model) for _ in range(4)))
         assert all(b"smuggled" not in answer.body for answer in answers)
-        assert {answer.status for answer in answers} <= ({200} if model == "ok-1" else {200, 502})
+        # Stray bytes that meet a request on a kept connection cost it its answer, never give it another's.
+        assert {answer.status for answer in answers} <= {200, 502}
+    assert (await tenant.ask("ok-1")).status == 200
 
 
 # --- while nothing is said
