@@ -12,6 +12,9 @@ GatewayError
 │   ├── TooLarge
 │   └── UnsupportedMedia
 ├── Conflict                    the thing exists already or has changed meanwhile
+├── OverLimit                   a limit is used up for now
+│   ├── TooManyTokens
+│   └── BudgetSpent             ... and waiting does not help
 ├── Overloaded                  more at once than the model or the gateway takes
 ├── Unavailable                 a part of ours cannot do its work: 503, never 401
 │   ├── StoreUnavailable
@@ -24,7 +27,10 @@ GatewayError
 └── ClientGone                  nobody is left to answer; status 499 stands in records only
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
+
+from llmgateway.domain.limits import Standing
 
 
 class GatewayError(Exception):
@@ -112,6 +118,29 @@ class UnsupportedMedia(InvalidRequest):
 class Conflict(GatewayError):
     code = "conflict"
     type = "invalid_request_error"
+    should_retry: bool | None = False
+
+
+class OverLimit(GatewayError):
+    """`standings` are all limits of the call, the one that refused it in front."""
+
+    code = "rate_limit_exceeded"
+    type: ClassVar[str] = "requests"
+
+    def __init__(
+        self, message: str, *, standings: Sequence[Standing] = (), retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.standings = standings
+
+
+class TooManyTokens(OverLimit):
+    type = "tokens"
+
+
+class BudgetSpent(OverLimit):
+    code = "insufficient_quota"
+    type = "insufficient_quota"
     should_retry: bool | None = False
 
 

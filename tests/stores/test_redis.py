@@ -87,7 +87,7 @@ async def test_cancelled_callers_shift_no_reply(state: RedisState) -> None:
             wrong += [id] if (call.result() or {}).get("id") != id else []
     assert not wrong
     assert answered > 1000
-    assert cancelled > 1000
+    assert cancelled > 100  # how many are overtaken by their answers is the machine's business
     assert state.is_healthy()
 
 
