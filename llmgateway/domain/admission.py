@@ -1,0 +1,79 @@
+"""The ports of admission: who counts what is used, and who gives the places of full models."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from llmgateway.domain.limits import Claim, Scope, Standing
+from llmgateway.domain.periods import Period
+
+
+class Used(Struct, frozen=True):
+    """What the ledger says that a scope has used in a period."""
+
+    tokens_of_day: int = 0
+    tokens_of_month: int = 0
+    cost_of_month: int = 0
+
+
+LoadUsed = Callable[[Scope, Period], Awaitable[Used]]
+"""Sums of the ledger: what a limiter begins to count from where it knows nothing of a scope."""
+
+
+class Limiter(Protocol):
+    """Counts what scopes use. Minutes are true sliding windows: in no 60 seconds more than the limit. Days
+    and months are those of the claim's period."""
+
+    name: str
+
+    async def reserve(self, claim: Claim) -> Sequence[Standing]:
+        """Takes the claim from all its scopes, or from none: one atomic step. Returns how their limits stand
+        after it. Raises `OverLimit`, `TooManyTokens` or `BudgetSpent`."""
+
+    def settle(self, id: str, tokens: int, cost: int) -> None:
+        """Puts the truth in the place of what call `id` reserved, once, and gives its place back. Never
+        raises and never waits: what cannot be told now is told later."""
+
+    async def standings(self, scopes: Sequence[Scope], period: Period) -> Sequence[Standing]:
+        """How these limits stand now, without taking anything."""
+
+    async def recover(self, worker: str, spent: Mapping[str, tuple[int, int]]) -> None:
+        """Gives back what a dead worker held: its calls' (tokens, cost) by id, nothing for all others."""
+
+    def is_healthy(self) -> bool: ...
+
+
+class Turn(Struct, frozen=True, kw_only=True):
+    """A call that asks for one of a model's places. `most` is how many there are, `waiting` how many may wait
+    for one; `weight` is the user's share against others', `prompt` the call's tokens."""
+
+    id: str
+    model: str
+    user: str
+    most: int
+    waiting: int
+    weight: float = 1.0
+    prompt: int = 0
+
+
+class Places(Protocol):
+    """The places of full models, given to the user who was served least lately: the virtual token counter of
+    Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024."""
+
+    name: str
+
+    async def take(self, turn: Turn) -> None:
+        """Returns when the place is the call's. Raises `Overloaded` with position and expected wait when too
+        many wait already. Whoever is cancelled while it waits holds nothing afterwards."""
+
+    def served(self, id: str, tokens: int) -> None:
+        """So many tokens of the completion so far: the counter of the call's user goes on with them."""
+
+    def leave(self, id: str, tokens: int) -> None:
+        """Gives the place to the next; `tokens` is the completion's final size. Never raises or waits."""
+
+    async def recover(self, worker: str) -> None:
+        """Gives back the places of a dead worker."""
+
+    def is_healthy(self) -> bool: ...
