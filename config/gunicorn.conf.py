@@ -1,6 +1,7 @@
 """gunicorn for production: `gunicorn -c config/gunicorn.conf.py llmgateway.asgi:app`."""
 
 import math
+import mmap
 import os
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ def load() -> Settings:
 
 
 settings = load()
+cut = mmap.mmap(-1, 1)  # shared with the workers: not 0 when one of them cut calls off at its end
 metrics = settings.data_dir / METRICS
 
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
@@ -57,3 +59,14 @@ def on_starting(server: object) -> None:
 
 def child_exit(server: object, worker: object) -> None:
     retire(metrics, worker.pid)  # type: ignore[attr-defined]
+
+
+def worker_exit(server: object, worker: object) -> None:
+    """Runs in the worker."""
+    if worker.wsgi is not None and worker.wsgi.has_cut:  # type: ignore[attr-defined]
+        cut[0] = 1
+
+
+def on_exit(server: object) -> None:
+    if cut[0]:
+        sys.exit(1)

@@ -53,6 +53,7 @@ class Llmgateway(Starlette):
         self._clock = SystemClock()
         self._unready: str | None = "starting"
         self._is_drained = False
+        self.has_cut = False  # calls that did not end in time: the process says so when it exits
         self._store_seen_at = float("-inf")
         self._hurried = asyncio.Event()
         self._services: Services | None = None
@@ -101,6 +102,7 @@ class Llmgateway(Starlette):
         gateway.admit.is_open = False
         await self._wait(lambda: not gateway.watch.calls, settings.drain)
         if gateway.watch.calls:
+            self.has_cut = True
             log.warning("calls are cut off", extra={"fields": {"records": len(gateway.watch.calls)}})
             reason = ShuttingDown("The gateway is shutting down; please try again.", retry_after=1)
             gateway.watch.interrupt_all(reason)

@@ -89,7 +89,7 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         upstream = UpstreamClient(connections, clock.monotonic, outbox=outbox)
         stack.callback(upstream.close)
         capabilities = Capabilities(upstream, clock.monotonic)
-        count = Count(everywhere := with_echo(upstream, clock))
+        count = Count(everywhere := with_echo(upstream, clock), clock.monotonic)
         route = Route(Catalog(in_force.configuration().base_models), upstream.order)
         metrics = CallMetrics(lambda name: _id_of(route.catalog, name))
         sinks: tuple[Sink, ...] = (metrics, *call_logs(settings, stack, background))

@@ -77,7 +77,7 @@ async def _serve(
 
     server = TellingServer(config, app, tell)
     await server.serve(sockets=[listener])
-    return 0
+    return 1 if app.has_cut else 0
 
 
 async def first_key(settings: Settings) -> Secret | None:

@@ -255,7 +255,8 @@ class Reply(Protocol):
 
 
 class UpstreamRequest(Struct, frozen=True):
-    """What goes to a target: the path is joined to the target's base URL."""
+    """What goes to a target: the path is joined to the target's base URL. Without a `request_id` none is
+    sent: some servers take UUIDs only."""
 
     method: str
     path: str
@@ -315,7 +316,13 @@ class Translation(Evidence, Protocol):
 class Dialect(Protocol):
     """How a provider is spoken to. Pure: no I/O, no state."""
 
-    def request(self, ask: Ask, target: Target, request_id: str) -> UpstreamRequest: ...
+    def request(
+        self, ask: Ask, target: Target, request_id: str, *, asks_usage: bool = True
+    ) -> UpstreamRequest:
+        """`asks_usage`: for a stream that the caller did not ask to count, too."""
+
+    def refuses_usage(self, status: int, body: bytes) -> bool:
+        """Whether a refusal may be about what was asked for only to count the stream."""
 
     def stream(self, ask: Ask, target: Target) -> Translation: ...
 

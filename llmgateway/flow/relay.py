@@ -20,6 +20,7 @@ from llmgateway.flow.vigil import STREAM_HEADERS
 ATTEMPTS = 3
 MAX_REFUSAL = 64 * 1024  # bytes of an error's body that are read
 MAX_WHOLE = 1024 * 1024  # bytes of an answer that are read before the first of them is passed on
+UNCOUNTED_SECONDS = 600.0  # another server may take over an address
 CALLER_SECONDS = 60.0  # how long a caller may take to read what is waiting for it
 _KEPT_HEADERS = (b"content-type", b"content-disposition", b"openai-processing-ms", b"openai-version")
 
@@ -111,10 +112,17 @@ class Passage:
     async def _open(self, target: Target) -> None:
         self._translation, self._first, self._body = None, b"", b""  # what another target said is forgotten
         dialect = self._relay.dialects[target.provider]
-        request = dialect.request(self._ask, target, self._caller.request_id)
-        reply = self._reply = await self._relay.upstream.send(target, request, self._model.deadlines)
+        asks_usage = not self._relay.uncounted or not self._relay.is_uncounted(target)
+        reply = await self._send_up(dialect, target, asks_usage=asks_usage)
         if reply.status != 200:
-            raise dialect.refusal(reply.status, reply.headers, await reply.read(MAX_REFUSAL))
+            refusal = await reply.read(MAX_REFUSAL)
+            if not asks_usage or not dialect.refuses_usage(reply.status, refusal):
+                raise dialect.refusal(reply.status, reply.headers, refusal)
+            self._close()
+            reply = await self._send_up(dialect, target, asks_usage=False)
+            if reply.status != 200:
+                raise dialect.refusal(reply.status, reply.headers, await reply.read(MAX_REFUSAL))
+            self._relay.note_uncounted(target)
         content_type = reply.headers.get(b"content-type", b"")
         if not ENDPOINTS[self._ask.endpoint].takes(content_type):
             raise UpstreamFailed(
@@ -130,6 +138,11 @@ class Passage:
         else:
             self._body = await reply.read(MAX_WHOLE)
             self._line.evidence = dialect.answer(self._body)
+
+    async def _send_up(self, dialect: Dialect, target: Target, *, asks_usage: bool) -> Reply:
+        request = dialect.request(self._ask, target, self._caller.request_id, asks_usage=asks_usage)
+        self._reply = await self._relay.upstream.send(target, request, self._model.deadlines)
+        return self._reply
 
     async def _await_first_event(self, reply: Reply, translation: Translation) -> None:
         """Until there is an event with data, nothing is sent: a server that says 200 and then an error has
@@ -211,17 +224,25 @@ class Passage:
 
 
 class Relay:
-    """Knows the sockets and the dialects."""
+    """Knows the sockets and the dialects. `uncounted` are the addresses of servers that refuse a stream when
+    they are asked for its usage, and until when that is believed: there it is counted afterwards."""
 
     def __init__(self, upstream: Upstream, dialects: Mapping[str, Dialect], clock: Clock) -> None:
         self.upstream = upstream
         self.dialects = dialects
         self.clock = clock
+        self.uncounted: dict[str, float] = {}
 
     def __call__(
         self, caller: Caller, ask: Ask, model: Model, targets: Sequence[Target], line: Notes
     ) -> Passage:
         return Passage(self, caller, ask, model, targets, line)
+
+    def is_uncounted(self, target: Target) -> bool:
+        return self.uncounted.get(target.url, 0.0) > self.clock.monotonic()
+
+    def note_uncounted(self, target: Target) -> None:
+        self.uncounted[target.url] = self.clock.monotonic() + UNCOUNTED_SECONDS
 
 
 class Tail:

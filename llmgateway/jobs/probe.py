@@ -81,7 +81,7 @@ class Capabilities:
         return is_new
 
     async def _is_vllm(self, target: Target) -> bool:
-        request = UpstreamRequest("GET", "/models", b"application/json", b"", "probe")
+        request = UpstreamRequest("GET", "/models", b"application/json", b"", "")
         reply = await self._upstream.send(target, request, DEADLINES)
         try:
             return reply.status == 200 and says_vllm(await reply.read(MAX_ANSWER))

@@ -29,9 +29,14 @@ _decode = msgspec.json.Decoder().decode
 class OpenAI:
     """Implements `domain.ports.Dialect`."""
 
-    def request(self, ask: Ask, target: Target, request_id: str) -> UpstreamRequest:
-        path = ask.endpoint.removeprefix("/v1")
-        return UpstreamRequest("POST", path, ask.content_type, _body(ask, target), request_id)
+    def request(
+        self, ask: Ask, target: Target, request_id: str, *, asks_usage: bool = True
+    ) -> UpstreamRequest:
+        path, body = ask.endpoint.removeprefix("/v1"), _body(ask, target, asks_usage=asks_usage)
+        return UpstreamRequest("POST", path, ask.content_type, body, request_id)
+
+    def refuses_usage(self, status: int, body: bytes) -> bool:
+        return status in (400, 422) and (b"stream_options" in body or b"continuous_usage_stats" in body)
 
     def stream(self, ask: Ask, target: Target) -> Translation:
         endpoint = ENDPOINTS[ask.endpoint]
@@ -77,7 +82,7 @@ class OpenAI:
         )
 
 
-def _body(ask: Ask, target: Target) -> bytes:
+def _body(ask: Ask, target: Target, *, asks_usage: bool) -> bytes:
     if ask.model_at is not None:
         start, end = ask.model_at
         return ask.body[:start] + target.model.encode() + ask.body[end:]
@@ -86,6 +91,7 @@ def _body(ask: Ask, target: Target) -> bytes:
         changes["model"] = target.model
     if (
         ask.stream
+        and asks_usage
         and ENDPOINTS[ask.endpoint].counts_stream
         and (not ask.wants_usage or target.continuous_usage)
     ):

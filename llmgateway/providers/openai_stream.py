@@ -53,7 +53,7 @@ class OpenAIStream:
     """
 
     __slots__ = (
-        "_choices", "_finished", "_hides_usage", "_kept", "_kept_size", "_says_done", "_splitter",
+        "_begun", "_choices", "_finished", "_hides_usage", "_kept", "_kept_size", "_says_done", "_splitter",
         "_strips_usage", "_words", "error", "is_done", "said", "tokens",
     )  # fmt: skip
 
@@ -66,6 +66,7 @@ class OpenAIStream:
         self._kept: list[bytes] = []
         self._kept_size = 0
         self._words: list[str] = []
+        self._begun: set[int] = set()
         self._finished: set[int] = set()
         self.said = 0
         self.tokens: Tokens | None = None
@@ -87,6 +88,8 @@ class OpenAIStream:
         self._kept_size += len(whole)
         if self._kept_size > FOLD_AT:
             self._fold()
+        if self.is_done and self.tokens is None:
+            self._doubt()
         return whole
 
     def end(self) -> bytes:
@@ -98,6 +101,14 @@ class OpenAIStream:
             raise UpstreamFailed("The model server ended its stream early.", reason="cut")
         self.is_done = True
         return out
+
+    def _doubt(self) -> None:
+        """A last word without usage: a server that was interrupted says it, too, with its answer half
+        said."""
+        self._fold()
+        if self._begun - self._finished:
+            self.is_done = False
+            self.error = UpstreamFailed("The model server broke off its answer.", reason="cut")
 
     @property
     def last(self) -> bytes:
@@ -149,11 +160,9 @@ class OpenAIStream:
         for event in b"".join(self._kept).removesuffix(b"\n\n").split(b"\n\n"):
             try:
                 for choice in _decode_chunk(event[6:]).choices:
-                    delta = choice.delta
-                    if delta.content:
-                        self._say(delta.content)
-                    if choice.finish_reason is not None:
-                        self._finished.add(choice.index)
+                    if choice.delta.content:
+                        self._say(choice.delta.content)
+                    self._follow(choice.index, is_finished=choice.finish_reason is not None)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 self._fold_unusual(event)
         self._kept = []
@@ -174,10 +183,15 @@ class OpenAIStream:
             if isinstance(choice, dict):
                 for words in words_of_message(choice.get("delta") or choice):
                     self._say(words)
-                if choice.get("finish_reason") and isinstance(choice.get("index", 0), int):
-                    self._finished.add(choice.get("index", 0))
+                if isinstance(choice.get("index", 0), int):
+                    self._follow(choice.get("index", 0), is_finished=bool(choice.get("finish_reason")))
         if chunk.get("type") == "response.output_text.delta" and isinstance(chunk.get("delta"), str):
             self._say(chunk["delta"])
+
+    def _follow(self, index: int, *, is_finished: bool) -> None:
+        self._begun.add(index)
+        if is_finished:
+            self._finished.add(index)
 
     def _say(self, words: str) -> None:
         self._words.append(words)

@@ -112,7 +112,7 @@ async def test_a_hang_up_is_passed_on(anyio_backend: str, fresh_name: str) -> No
                 connection.reset()
                 await eventually(lambda: CHAT in proxy.ended, "the server's connection was closed", 2)
             record = await last_record(gateway, key)
-            assert (record["outcome"], record["usage_source"]) == ("client_gone", "estimated")
+            assert (record["outcome"], record["usage_source"]) == ("client_gone", "counted")
             assert record["tokens"]["completion"] > 0
             assert (await ask(gateway, key, ALIAS, max_tokens=4)).json["usage"]["completion_tokens"] == 4
 
@@ -168,7 +168,7 @@ async def test_its_whole_answers_have_usage(counting: Gateway, fresh_name: str) 
 
 async def test_a_stream_that_the_server_breaks_off(anyio_backend: str, fresh_name: str) -> None:
     """By default this server drops what it is doing when the next request comes. It says `[DONE]` to the
-    first caller, without a finish_reason, and breaks the connection: bytes are relayed, words are counted."""
+    first caller, without a finish_reason, and breaks the connection: no last word makes that whole."""
     with LlamaCppPython(queueing=False) as server:
         async with (
             PrefixProxy({CPP: server.port}) as proxy,
@@ -177,12 +177,12 @@ async def test_a_stream_that_the_server_breaks_off(anyio_backend: str, fresh_nam
             key = await gateway.create_key(fresh_name)
             connection = await start_long(gateway, key, CPP)
             other = asyncio.ensure_future(ask(gateway, key, CPP))
-            *chunks, done = data_of(split_events(await connection.body()))
+            *chunks, end = data_of(split_events(await connection.body()))
             connection.close()
             await other
             records = await gateway.ledger(2, user=fresh_name)
-    assert done == "[DONE]"
+    assert end["error"]["code"] == "upstream_error"
     assert all(choice["finish_reason"] is None for chunk in chunks for choice in chunk["choices"])
     (cut,) = [record for record in records if record["stream"]]
-    assert cut["usage_source"] == "counted"
+    assert (cut["outcome"], cut["usage_source"]) == ("upstream_error", "counted")
     assert 0 < cut["tokens"]["completion"] <= len(chunks) + 2

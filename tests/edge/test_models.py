@@ -18,6 +18,7 @@ from llmgateway.flow.count import Count
 from llmgateway.flow.route import Route
 from llmgateway.providers.echo import Echo
 from llmgateway.upstream.local import LocalReply, WithLocal
+from tests.doubles import SetClock
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
 ECHO = Target(provider="echo", url="", model="echo")
@@ -64,7 +65,8 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     echo = Echo(lambda: AT)
     upstream = WithLocal(Nobody(), {"echo": lambda request: LocalReply(*echo.answer(request))})
     route = Route(Catalog(MODELS), upstream.order)
-    models = Models(Doorman(), route, Count(upstream), currency="EUR", max_body=1000)  # type: ignore[arg-type]
+    count = Count(upstream, SetClock().monotonic)
+    models = Models(Doorman(), route, count, currency="EUR", max_body=1000)  # type: ignore[arg-type]
     app = Starlette(routes=models.routes(), exception_handlers=HANDLERS)
     headers = {"authorization": "Bearer all"}
     transport = httpx.ASGITransport(app)

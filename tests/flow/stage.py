@@ -148,16 +148,20 @@ class ScriptedUpstream:
 
     async def send(self, target: Target, request: UpstreamRequest, deadlines: Deadlines) -> Reply:
         await asyncio.sleep(0)
-        is_count = "tokenize" in request.path
-        script = self.counts if is_count else self.script
+        counts = is_count(request)
+        script = self.counts if counts else self.script
         self.requests.append((target, request))
         answer = script.pop(0) if script else UpstreamFailed("Nobody is there.", reason="connect")
         if isinstance(answer, GatewayError):
             raise answer
         if callable(answer):
             return answer(request)
-        log: list[str] = [] if is_count else self._log
-        return LoggedReply(log, *answer, stays_silent=self._silent and not is_count)
+        log: list[str] = [] if counts else self._log
+        return LoggedReply(log, *answer, stays_silent=self._silent and not counts)
+
+
+def is_count(request: UpstreamRequest) -> bool:
+    return "tokenize" in request.path or "template" in request.path
 
 
 class ScriptedCaller:
@@ -231,8 +235,9 @@ class Stage:
             cast(Documents, self.shelf), MemoryState(clock=self.clock), pepper=PEPPER, clock=self.clock
         )
         self.route = Route(Catalog([served or model()]), self.upstream.order)
+        count = Count(self.upstream, self.clock.monotonic)
         self.account = Account(
-            self.journal, Count(self.upstream), self.clock, status_of=status_of, sinks=(self.sunk.append,)
+            self.journal, count, self.clock, status_of=status_of, sinks=(self.sunk.append,)
         )
         self.gateway = Gateway(
             self.authenticate,
@@ -245,6 +250,11 @@ class Stage:
 
     def caller(self, ask: Ask | None = None, token: str = TOKEN) -> ScriptedCaller:
         return ScriptedCaller(self.clock, self.log, ask or chat(), token)
+
+    @property
+    def chats(self) -> list[tuple[Target, UpstreamRequest]]:
+        """What models were asked, tokenisers left out."""
+        return [asked for asked in self.upstream.requests if not is_count(asked[1])]
 
     @property
     def record(self) -> Record:

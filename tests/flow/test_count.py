@@ -4,18 +4,20 @@ import msgspec
 import pytest
 
 from llmgateway.domain.catalog import Target
-from llmgateway.domain.errors import UpstreamFailed, UpstreamTimeout
+from llmgateway.domain.errors import UpstreamError, UpstreamFailed, UpstreamTimeout
 from llmgateway.flow.count import Count, text_of_messages, text_of_prompt
+from tests.doubles import SetClock
 from tests.flow.stage import JSON_TYPE, Scripted, ScriptedUpstream
 
 TARGET = Target(url="http://a:1/m/v1", model="there")
+CLOCK = SetClock()
 GONE: Scripted = (404, JSON_TYPE, [b"{}"])
 
 
 def counting(*script: Scripted) -> tuple[Count, ScriptedUpstream]:
     upstream = ScriptedUpstream([])
     upstream.counts = list(script)
-    return Count(upstream), upstream
+    return Count(upstream, CLOCK.monotonic), upstream
 
 
 def said(count: object) -> Scripted:
@@ -49,9 +51,33 @@ async def test_a_chat_is_counted_with_its_template_else_as_its_texts() -> None:
     count, upstream = counting(said(30))
     assert await count.chat(TARGET, chat) == 30
     assert "temperature" not in msgspec.json.decode(upstream.requests[0][1].body)
-    count, upstream = counting(GONE, said(3))
+    count, upstream = counting(GONE, GONE, said(3))
     assert await count.chat(TARGET, chat) == 3
-    assert msgspec.json.decode(upstream.requests[1][1].body)["input"] == "Hello"
+    assert msgspec.json.decode(upstream.requests[2][1].body)["input"] == "Hello"
+
+
+async def test_llama_server_writes_a_chat_out_and_lists_its_tokens() -> None:
+    written: Scripted = (200, JSON_TYPE, [b'{"prompt":"<user>Hello<assistant>"}'])
+    listed: Scripted = (200, JSON_TYPE, [b'{"tokens":[1,2,3,4]}'])
+    count, upstream = counting(GONE, written, GONE, listed, written, listed)
+    chat = {"messages": [{"role": "user", "content": "Hello"}]}
+    assert await count.chat(TARGET, chat) == 4
+    assert msgspec.json.decode(upstream.requests[3][1].body)["content"] == "<user>Hello<assistant>"
+    assert await count.chat(TARGET, chat) == 4, "what it does not know it is not asked again"
+    assert len(upstream.requests) == 6
+
+
+async def test_r_fault_17_a_tokeniser_that_is_away_is_left_alone_for_a_while() -> None:
+    clock = SetClock()
+    upstream = ScriptedUpstream([])
+    upstream.counts = [UpstreamTimeout("first_byte", 2), said(3)]
+    count = Count(upstream, clock.monotonic)
+    for _ in range(3):
+        with pytest.raises(UpstreamError):
+            await count.text(TARGET, "x")
+    assert len(upstream.requests) == 1
+    clock.pass_seconds(11)
+    assert await count.text(TARGET, "x") == 3
 
 
 async def test_prompts_of_completions_and_inputs_of_embeddings() -> None:

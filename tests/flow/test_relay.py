@@ -153,3 +153,42 @@ async def test_a_slow_reader_is_waited_for(background: Background) -> None:
     slow.set()
     await call
     assert caller.told == FIRST + FIRST + LAST + DONE
+
+
+REFUSED: Scripted = (400, JSON_TYPE, [b'{"error":{"message":"Unknown parameter: \'stream_options\'"}}'])
+
+
+async def test_a_server_that_refuses_to_say_usage_is_asked_without_and_remembered(
+    background: Background,
+) -> None:
+    uncounted: Scripted = (200, SSE_TYPE, [FIRST, LAST, DONE])
+    stage = Stage(background, REFUSED, uncounted, uncounted, REFUSED, uncounted)
+    for _ in range(2):
+        caller = stage.caller(chat(stream=True))
+        await stage.gateway.exchange(caller)
+        assert caller.told == FIRST + LAST + DONE
+    asked = [b"stream_options" in request.body for _, request in stage.chats]
+    assert asked == [True, False, False]
+    stage.clock.pass_seconds(601)
+    await stage.gateway.exchange(stage.caller(chat(stream=True)))
+    assert [b"stream_options" in request.body for _, request in stage.chats][3:] == [True, False]
+    assert [record.outcome for record in stage.journal.settled] == ["completed"] * 3
+    assert [len(record.attempts) for record in stage.journal.settled] == [1, 1, 1]
+
+
+async def test_a_refusal_that_only_speaks_of_usage_is_the_caller_s(background: Background) -> None:
+    stage = Stage(background, REFUSED, REFUSED, REFUSED, REFUSED)
+    for _ in range(2):
+        with pytest.raises(UpstreamRefused):
+            await stage.gateway.exchange(stage.caller(chat(stream=True)))
+    asked = [b"stream_options" in request.body for _, request in stage.chats]
+    assert asked == [True, False, True, False], "nothing is remembered of a request that fails anyway"
+
+
+async def test_an_answer_that_was_broken_off_is_not_made_whole_by_a_last_word(background: Background) -> None:
+    stage = Stage(background, (200, SSE_TYPE, [FIRST, DONE]))
+    caller = stage.caller(chat(stream=True))
+    with pytest.raises(UpstreamFailed, match="broke off"):
+        await stage.gateway.exchange(caller)
+    assert caller.told == FIRST
+    assert (stage.record.outcome, stage.record.attempts[0].reason) == ("upstream_error", "cut")
