@@ -12,7 +12,7 @@ from llmgateway.domain.ports import B, Clock, Journal, Spool
 
 log = logging.getLogger(__name__)
 
-PERIOD = 0.25  # seconds between two looks into the journal
+PERIOD = 0.1  # seconds between two looks into the journal: what waits stays in the CPU's cache
 BATCH = 1_000  # records of one append; more than that are shipped without a pause
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0  # seconds between two tries while the store is away
 TAKE_OVER_PERIOD = 5.0  # seconds between two looks for workers that have died

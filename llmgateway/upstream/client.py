@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from llmgateway.domain.catalog import Deadlines, Target
-from llmgateway.domain.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamRefused
+from llmgateway.domain.errors import GatewayError, UpstreamError, UpstreamRefused
 from llmgateway.domain.ports import UpstreamRequest
 from llmgateway.domain.sweep import Sweep, Timed
 from llmgateway.upstream.connection import Connection
@@ -51,13 +51,18 @@ class UpstreamClient:
             request.body,
         )
         replica.in_flight += 1
+        connection: Connection | None = None
         try:
-            connection = await self._exchange(pool, written, deadlines)
+            connection = pool.idle() or await pool.take(deadlines)
+            connection.write(written, deadlines)
+            await connection.head()
         except BaseException as error:
-            replica.in_flight -= 1
-            if isinstance(error, UpstreamError):
-                replica.failed()
-            raise
+            if connection is not None:
+                connection.close()
+            if connection is None or not connection.saw_nothing(error):
+                replica.left(error)
+                raise
+            connection = await self._again(pool, replica, written, deadlines)
 
         def closed(error: GatewayError | None) -> None:
             replica.in_flight -= 1
@@ -69,25 +74,17 @@ class UpstreamClient:
         connection.on_close = closed
         return connection
 
-    async def _exchange(self, pool: Pool, written: bytes, deadlines: Deadlines) -> Connection:
-        connection = await pool.take(deadlines)
+    async def _again(self, pool: Pool, replica: Replica, written: bytes, deadlines: Deadlines) -> Connection:
+        """On a connection of its own, after a kept one turned out to be closed."""
+        connection: Connection | None = None
         try:
-            await connection.send(written, deadlines)
-        except UpstreamFailed as error:
-            connection.close()
-            if error.reason != "reset" or connection.used < 2 or not connection.was_silent:
-                raise
-            # A kept connection that the server had closed meanwhile: it has seen nothing of this request.
             connection = await pool.take(deadlines, fresh=True)
-        except BaseException:
-            connection.close()
-            raise
-        else:
-            return connection
-        try:
-            await connection.send(written, deadlines)
-        except BaseException:
-            connection.close()
+            connection.write(written, deadlines)
+            await connection.head()
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            replica.left(error)
             raise
         return connection
 

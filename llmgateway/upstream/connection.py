@@ -76,29 +76,35 @@ class Connection(asyncio.Protocol):
 
     # --- the call's side ---
 
-    async def send(self, request: bytes, deadlines: Deadlines) -> None:
-        """Writes a request and returns when the head of its answer is there."""
-        now = self._now()
+    def write(self, request: bytes, deadlines: Deadlines) -> None:
+        """Begins an exchange; `head` waits for its answer. Raises `UpstreamFailed` when the connection is
+        gone."""
+        transport = self._transport
         self._in_use = True
         self.used += 1
+        if transport is None:
+            raise UpstreamFailed(_CLOSED, reason="reset")
+        now = self._now()
         self._deadlines = deadlines
         self._expires = now + deadlines.total
-        self._enter("send", now, deadlines.send)
-        if self._transport is None:
-            raise UpstreamFailed(_CLOSED, reason="reset")
         if len(request) < AT_ONCE:
-            self._owner.outbox.put(self._transport, request)
+            self._owner.outbox.put(transport, request)
+            self._enter("first_byte", now, deadlines.first_byte)
         else:
-            self._transport.write(request)
+            transport.write(request)
+            self._enter("send", now, deadlines.send)
+
+    async def head(self) -> None:
+        """Returns when the head of the answer is there."""
         if self._drained is not None:
             await self._drained
-            now = self._now()
-        self._enter("first_byte", now, deadlines.first_byte)
+        if self._phase == "send":
+            self._enter("first_byte", self._now(), self._deadlines.first_byte)
         while not self._head_done:
             await self._wait()
         if self._error is not None:
             raise self._error
-        self._enter("idle", self._heard_at, deadlines.idle)
+        self._enter("idle", self._heard_at, self._deadlines.idle)
 
     async def read(self, most: int) -> bytes:
         self._room = max(most, HIGH_WATER)
@@ -141,11 +147,11 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    @property
-    def was_silent(self) -> bool:
-        """Whether nothing of an answer has come: on a reused connection, the server had closed it
-        meanwhile."""
-        return self._head_bytes == 0
+    def saw_nothing(self, error: BaseException) -> bool:
+        """Whether a request can be sent again: the server had closed the kept connection meanwhile, and
+        nothing of an answer has come."""
+        is_reset = isinstance(error, UpstreamFailed) and error.reason == "reset"
+        return is_reset and self.used > 1 and self._head_bytes == 0
 
     def close(self) -> None:
         if not self._in_use:

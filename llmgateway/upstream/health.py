@@ -8,6 +8,7 @@ is still asked.
 from collections.abc import Callable, Sequence
 
 from llmgateway.domain.catalog import Target
+from llmgateway.domain.errors import UpstreamError
 
 FAILURES = 5
 EJECTED_SECONDS, EJECTED_MOST = 30.0, 600.0
@@ -24,6 +25,12 @@ class Replica:
         self._ejected_for = 0.0
         self.ejected_until = 0.0
         self.in_flight = 0
+
+    def left(self, error: BaseException) -> None:
+        """A call ended before it had an answer; only a failure of the server's counts against it."""
+        self.in_flight -= 1
+        if isinstance(error, UpstreamError):
+            self.failed()
 
     def succeeded(self) -> None:
         self._failures = 0

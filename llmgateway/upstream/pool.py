@@ -43,12 +43,17 @@ class Pool:
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._open: set[Connection] = set()
 
-    async def take(self, deadlines: Deadlines, *, fresh: bool = False) -> Connection:
-        """An idle connection, else a new one, else the first that comes free within the pool deadline."""
-        while self._idle and not fresh:
+    def idle(self) -> Connection | None:
+        while self._idle:
             connection = self._idle.pop()
             if connection.is_open:  # else it was broken in this turn of the loop
                 return connection
+        return None
+
+    async def take(self, deadlines: Deadlines, *, fresh: bool = False) -> Connection:
+        """An idle connection, else a new one, else the first that comes free within the pool deadline."""
+        if not fresh and (connection := self.idle()) is not None:
+            return connection
         if self._free > 0:
             self._free -= 1
         else:

@@ -27,6 +27,12 @@ def question(*, stream: bool = False, body: bytes | None = None, path: str = "/c
     return UpstreamRequest("POST", path, b"application/json", said, "call-1")
 
 
+async def asked(connection: Connection, request: bytes) -> None:
+    """Until the head of the answer is there."""
+    connection.write(request, PATIENT)
+    await connection.head()
+
+
 @asynccontextmanager
 async def sweeping() -> AsyncIterator[Sweep[Timed]]:
     """A sweep that is turned all the time."""

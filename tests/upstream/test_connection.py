@@ -17,7 +17,7 @@ from tests.lab.breaking import SMUGGLED, body, raw
 from tests.lab.exchange import Exchange
 from tests.lab.telling import Behaviour, ok
 from tests.lab.waiting import eventually
-from tests.upstream.calling import MIB, PATIENT, Calls, question, sweeping
+from tests.upstream.calling import MIB, PATIENT, Calls, asked, question, sweeping
 
 
 @pytest.fixture(scope="session", params=["uvloop", "asyncio"])
@@ -150,7 +150,7 @@ async def test_a_server_that_speaks_first_is_not_listened_to(calls: Calls) -> No
         pool = Pool(f"http://127.0.0.1:{port}", sweep, time.monotonic, tls=None)
         taken = await pool.take(PATIENT)
         await eventually(lambda: not taken.is_open, "it is not trusted")
-        assert await reason_of(taken.send(b"GET / HTTP/1.1\r\n\r\n", PATIENT)) in ("protocol", "reset")
+        assert await reason_of(asked(taken, b"GET / HTTP/1.1\r\n\r\n")) in ("protocol", "reset")
 
 
 async def test_an_idle_connection_is_let_go(calls: Calls) -> None:

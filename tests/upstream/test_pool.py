@@ -17,7 +17,7 @@ from llmgateway.upstream.connection import Connection
 from llmgateway.upstream.pool import Pool
 from tests.lab.upstream import ScriptedUpstream
 from tests.lab.waiting import eventually
-from tests.upstream.calling import PATIENT, sweeping
+from tests.upstream.calling import PATIENT, asked, sweeping
 
 REQUEST = b"GET /ok/v1/models HTTP/1.1\r\nhost: lab\r\n\r\n"
 
@@ -38,7 +38,7 @@ async def pool(upstream: ScriptedUpstream, sweep: Sweep[Timed]) -> AsyncIterator
 
 async def used(connection: Connection) -> Connection:
     """A connection on which a request was answered, not yet given back."""
-    await connection.send(REQUEST, PATIENT)
+    await asked(connection, REQUEST)
     await connection.read(1 << 20)
     return connection
 
@@ -254,7 +254,7 @@ async def test_a_trusted_certificate_is_taken(
     origin = f"https://localhost:{secure_port}"
     pool = Pool(origin, sweep, time.monotonic, tls=trusting(authority))
     connection = await pool.take(PATIENT)
-    await connection.send(REQUEST, PATIENT)
+    await asked(connection, REQUEST)
     assert await connection.read(10) == b"{}"
     connection.close()
     assert await pool.take(PATIENT) is connection
