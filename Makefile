@@ -1,6 +1,7 @@
 # make run     starts the gateway on this machine, with everything in ./data; ARGS="--port 9000" adds options
 # make test    runs every check and test, real servers included
-# The rest: make lint, bench, soak, lock, test-deps, clean.
+# make image   builds the container image; make image-test builds and runs it without a registry
+# The rest: make lint, bench, fair-share, soak, sbom, lock, test-deps, clean.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := --require-hashes --only-binary :all:
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint unit bench soak lock test-deps clean
+.PHONY: run test lint unit bench fair-share soak image image-test sbom lock test-deps clean
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/llmgateway serve $(ARGS)
@@ -29,6 +30,31 @@ soak: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python tests/bench/bench.py $(ARGS)
+
+# the picture of docs/fair-share.md, and its figures
+fair-share: $(VENV)/.test
+	$(BIN)/python -m tests.fair_share
+
+# --- the image ---
+
+IMAGE ?= llmgateway:dev
+IMAGE_ARGS = --build-arg VERSION=$$(sed -n 's/__version__ = "\(.*\)"/\1/p' llmgateway/__init__.py) \
+    --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+    --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ)
+
+image:
+	@if docker info >/dev/null 2>&1; then docker build $(IMAGE_ARGS) --tag $(IMAGE) $(ARGS) .; \
+	elif command -v buildah >/dev/null; then buildah build --format docker $(IMAGE_ARGS) --tag $(IMAGE) $(ARGS) .; \
+	else echo "this needs Docker, or buildah (on Debian: apt-get install buildah)"; exit 1; fi
+
+image-test: $(VENV)/.test
+	$(BIN)/python -m pytest -m image -s tests/deploy/test_image.py $(ARGS)
+
+# What is in the environment of the gateway alone, as CycloneDX.
+sbom: .venv-deploy/.done
+	@rm -rf build/sbom && $(PYTHON) -m venv --without-pip build/sbom
+	@.venv-deploy/bin/python -m pip --python build/sbom/bin/python install --quiet $(LOCKED) -r requirements.lock
+	.venv-deploy/bin/cyclonedx-py environment build/sbom --pyproject pyproject.toml --output-reproducible -o build/sbom.json
 
 # --- the environment: made once, and again when a lock changes ---
 
@@ -55,9 +81,9 @@ $(VENV)/.test: $(VENV)/.runtime requirements-test.lock
 
 # --- what needs a compiler or the system's packages; tests that miss it are skipped, but not in CI ---
 
-test-deps: .venv-llama/.done
+test-deps: .venv-llama/.done .venv-deploy/.done
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light haproxy >/dev/null; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light haproxy buildah debootstrap prometheus >/dev/null; \
 	fi
 
 .venv-llama/.done:
@@ -66,10 +92,17 @@ test-deps: .venv-llama/.done
 	@.venv-llama/bin/python -m pip install --quiet 'llama-cpp-python[server]==0.3.36'
 	@touch $@
 
+.venv-deploy/.done: requirements-deploy.lock
+	@echo "installing what checks the deployment files ..."
+	@$(PYTHON) -m venv .venv-deploy
+	@.venv-deploy/bin/python -m pip --disable-pip-version-check install --quiet $(LOCKED) -r requirements-deploy.lock
+	@touch $@
+
 lock: $(VENV)/.test
 	$(BIN)/uv pip compile pyproject.toml -q --generate-hashes --universal --custom-compile-command "make lock" -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml -q --group test --generate-hashes --universal --custom-compile-command "make lock" -o requirements-test.lock
 	$(BIN)/uv pip compile --group build -q --generate-hashes --universal --custom-compile-command "make lock" -o requirements-build.lock
+	$(BIN)/uv pip compile --group deploy -q --generate-hashes --universal --custom-compile-command "make lock" -o requirements-deploy.lock
 
 clean:
-	rm -rf $(VENV) .venv-llama .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-llama .venv-deploy build .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -2,7 +2,6 @@
 
 import math
 import mmap
-import os
 import sys
 from pathlib import Path
 
@@ -10,21 +9,9 @@ from llmgateway.app.services import METRICS
 from llmgateway.observability.exposition import retire, wipe
 from llmgateway.observability.logs import configure
 from llmgateway.settings import BadSettings, Settings, of_this_process, with_secrets
+from llmgateway.settings.cpu_limit import cpus
 
-CPU_LIMITS = ("/sys/fs/cgroup/cpu.max",)
 ORDERLY_SECONDS = 30  # for what comes after the drain: last records, closing
-
-
-def cpus() -> int:
-    """What this container may use, at least one."""
-    for path in CPU_LIMITS:
-        try:
-            quota, period = Path(path).read_text().split()
-        except (OSError, ValueError):
-            continue
-        if quota != "max":
-            return max(1, math.ceil(int(quota) / int(period)))
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def load() -> Settings:
@@ -63,7 +50,7 @@ def child_exit(server: object, worker: object) -> None:
 
 def worker_exit(server: object, worker: object) -> None:
     """Runs in the worker."""
-    if worker.wsgi is not None and worker.wsgi.has_cut:  # type: ignore[attr-defined]
+    if worker.wsgi is not None and (worker.wsgi.has_cut or worker.wsgi.has_left):  # type: ignore[attr-defined]
         cut[0] = 1
 
 

@@ -23,6 +23,9 @@ UNMIRRORED = {
     "domain/people.py": "values only",
     "domain/admission.py": "protocols only",
     "domain/ports.py": "protocols only",
+    "domain/upkeep.py": "protocols only",
+    "stores/mongo_sums.py": "tested by tests/stores/upkeep_contract.py on a real server",
+    "stores/sqlite_sums.py": "tested by tests/stores/upkeep_contract.py",
     "edge/asgi.py": "tested in tests/edge/test_protocol.py under load",
     "edge/exchange.py": "tested over real sockets in tests/edge/test_protocol.py",
     "edge/server.py": "options only",
@@ -117,13 +120,19 @@ def test_money_is_integers() -> None:
 
 OWNERS = {
     "bson": {"stores/mongo.py"},
-    "pymongo": {"stores/mongo.py"},
+    "pymongo": {"stores/mongo.py", "stores/mongo_sums.py"},
     "redis": {"stores/redis.py"},
-    "sqlite3": {"stores/sqlite.py", "stores/sqlite_file.py"},
+    "schedule": {"jobs/timetable.py"},
+    "sqlite3": {"stores/sqlite_file.py", "stores/sqlite_ledger.py", "stores/sqlite_sums.py"},
     "prometheus_client": {"observability/exposition.py", "observability/metrics.py"},
     "httptools": {"edge/protocol.py", "upstream/connection.py"},
     "python_multipart": {"edge/forms.py"},
     "yaml": {"settings/yaml_tree.py"},
+    "argon2": {"control/accounts.py"},
+    "itsdangerous": {"portal/sessions.py"},
+    "jinja2": {"portal/page.py"},
+    "babel": {"portal/words.py"},
+    "pygal": {"portal/charts.py"},
 }
 
 

@@ -16,7 +16,8 @@ from llmgateway.admin import routes as admin
 from llmgateway.admin.gate import Gate
 from llmgateway.admin.operations import Desk
 from llmgateway.app.in_force import InForce
-from llmgateway.app.services import Services, open_services, samples_of
+from llmgateway.app.portal import portal_of
+from llmgateway.app.services import Services, open_services, samples_of, troubles
 from llmgateway.domain.errors import ShuttingDown
 from llmgateway.domain.ids import Ids
 from llmgateway.domain.ports import SystemClock
@@ -53,6 +54,7 @@ class Llmgateway(Starlette):
         self._clock = SystemClock()
         self._unready: str | None = "starting"
         self._is_drained = False
+        self.has_left = False  # records that the store could not take: the next start ships them
         self.has_cut = False  # calls that did not end in time: the process says so when it exits
         self._store_seen_at = float("-inf")
         self._hurried = asyncio.Event()
@@ -87,7 +89,8 @@ class Llmgateway(Starlette):
             self._unready = None
             yield {"outbox": services.outbox}
             await self.drain()
-            await services.shipper.drain(SHIP_SECONDS)
+            await services.periodic.timetable.resign()
+            self.has_left = not await services.shipper.drain(SHIP_SECONDS)
 
     async def drain(self) -> None:
         """Not ready; then, when load balancers have noticed, nothing new; then what is open ends, or is
@@ -146,12 +149,14 @@ class Llmgateway(Starlette):
             replicas=services.upstream.replicas.seen,
             config=lambda: self._in_force.settings.masked(),
         )
+        portal = portal_of(self._in_force, services, self._clock)
         document = openapi(admin.ROUTES, version=__version__, public_url=settings.public_url)
         self.router.routes[:] = [
             *machines.routes(),
             *models.routes(),
             *documents.routes(document),
-            *admin.routes(desk, Gate(settings.admin_key)),
+            *admin.routes(desk, Gate(settings.admin_key, portal.sessions.operator)),
+            *portal.routes,
         ]
 
     def _condition(self, services: Services) -> Condition:
@@ -162,7 +167,7 @@ class Llmgateway(Starlette):
             version=__version__,
             config_version=self._in_force.version,
             unready=self._unready or ("nobody can be authenticated" if is_blind else None),
-            degraded=tuple(part.name for part in parts if not part.is_healthy()),
+            degraded=(*(part.name for part in parts if not part.is_healthy()), *troubles(services)),
         )
 
     def _look(self, services: Services) -> None:

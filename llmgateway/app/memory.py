@@ -4,30 +4,46 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from llmgateway.domain.ports import State, Store
+from msgspec import Struct
+
+from llmgateway.domain.ports import Shelf, State, Store, SystemClock
+from llmgateway.domain.upkeep import Upkeep
 from llmgateway.settings import BadSettings, Settings
 from llmgateway.stores.memory import MemoryState
 from llmgateway.stores.mongo import open_mongo
-from llmgateway.stores.redis import open_redis
+from llmgateway.stores.redis import RedisState, open_redis
+from llmgateway.stores.redis_shelf import RedisShelf
 from llmgateway.stores.sqlite import open_sqlite
+from llmgateway.stores.sqlite_shelf import SqliteShelf
 from llmgateway.stores.worker_lock import lock
 
 DATABASE = "llmgateway.db"
 
 
+class Memory(Struct, frozen=True):
+    """The truth, what the fleet shares and can lose, and what it shares for a while. `ledger` is the truth
+    again, with its upkeep; `redis` is None where a process is alone."""
+
+    store: Store
+    state: State
+    shelf: Shelf
+    ledger: Upkeep
+    redis: RedisState | None = None
+
+
 @asynccontextmanager
-async def open_memory(settings: Settings) -> AsyncIterator[tuple[Store, State]]:
-    """The truth, and what the fleet shares."""
+async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
     timeouts = settings.stores
     if settings.mongo_url is not None and settings.redis_url is not None:
         async with (
             open_mongo(settings.mongo_url.reveal(), timeouts.mongo_timeout) as mongo,
             open_redis(settings.redis_url.reveal(), timeouts.redis_timeout) as redis,
         ):
-            yield mongo, redis
+            yield Memory(mongo, redis, RedisShelf(redis), mongo, redis)
     else:
         async with open_sqlite(settings.data_dir / DATABASE) as sqlite:
-            yield sqlite, MemoryState(sqlite.changed_elsewhere)
+            shelf = SqliteShelf(sqlite.file, SystemClock())
+            yield Memory(sqlite, MemoryState(sqlite.changed_elsewhere), shelf, sqlite)
 
 
 @contextmanager

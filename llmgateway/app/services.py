@@ -11,13 +11,17 @@ from secrets import token_hex
 from msgspec import Struct
 
 from llmgateway import __version__
+from llmgateway.app.admission import open_admission
 from llmgateway.app.in_force import InForce
 from llmgateway.app.memory import alone, open_memory
+from llmgateway.app.periodic import OLD_SECONDS, Parts, Periodic, failing, periodic_work, values_of
 from llmgateway.control.models import load_catalog
 from llmgateway.control.services import Control
+from llmgateway.domain.book import LimitBook
 from llmgateway.domain.call import Record
 from llmgateway.domain.catalog import Catalog
-from llmgateway.domain.ports import Change, Clock, State, Store
+from llmgateway.domain.periods import Calendar
+from llmgateway.domain.ports import Change, Clock, Shelf, State, Store
 from llmgateway.domain.sweep import Sweep, Timed
 from llmgateway.edge.errors import status_of
 from llmgateway.flow.account import Account
@@ -25,6 +29,7 @@ from llmgateway.flow.admit import Admit
 from llmgateway.flow.authenticate import Authenticate
 from llmgateway.flow.count import Count
 from llmgateway.flow.gateway import Gateway
+from llmgateway.flow.prompts import Prompts
 from llmgateway.flow.relay import Relay
 from llmgateway.flow.route import Route
 from llmgateway.flow.vigil import Watch
@@ -33,6 +38,7 @@ from llmgateway.jobs.probe import Capabilities, keep_probing
 from llmgateway.jobs.propagation import Propagation
 from llmgateway.jobs.ship import Recovery, Shipper
 from llmgateway.jobs.ticks import CONFIG_PERIOD, Reload, every, heed_changes, turn_sweep
+from llmgateway.jobs.watermark import PERIOD as WATERMARK_PERIOD, Watermark
 from llmgateway.observability.exposition import Board
 from llmgateway.observability.logs import CallLog, console_line, json_line
 from llmgateway.observability.metrics import CallMetrics, Sample
@@ -55,10 +61,12 @@ Sink = Callable[[Record], None]
 class Services(Struct, frozen=True, kw_only=True):
     """All parts."""
 
+    clock: Clock
     in_force: InForce
     outbox: Outbox
     store: Store
     state: State
+    shelf: Shelf
     journal: FileJournal
     shipper: Shipper[Batch]
     recovery: Recovery
@@ -72,6 +80,7 @@ class Services(Struct, frozen=True, kw_only=True):
     metrics: CallMetrics
     board: Board | None
     background: Background
+    periodic: Periodic
 
 
 @asynccontextmanager
@@ -80,7 +89,8 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
     settings = in_force.settings
     async with AsyncExitStack() as stack:
         stack.enter_context(alone(settings))
-        store, state = await stack.enter_async_context(open_memory(settings))
+        memory = await stack.enter_async_context(open_memory(settings))
+        store, state = memory.store, memory.state
         worker = f"{os.getpid()}-{token_hex(4)}"
         journal = stack.enter_context(FileJournal(settings.data_dir / JOURNAL, worker=worker))
         background = await stack.enter_async_context(Background())
@@ -93,36 +103,63 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         route = Route(Catalog(in_force.configuration().base_models), upstream.order)
         metrics = CallMetrics(lambda name: _id_of(route.catalog, name))
         sinks: tuple[Sink, ...] = (metrics, *call_logs(settings, stack, background))
+        limiter, places = await stack.enter_async_context(open_admission(
+            memory, clock, worker=worker, currency=settings.currency,
+            names_of=lambda model: names_in(route.catalog, model),
+        ))  # fmt: skip
+        prompts = Prompts(count, clock.monotonic)
+        admit = Admit(
+            MOST_IN_FLIGHT, limiter, places, prompts,
+            book=book_of(settings), calendar=Calendar(settings.time_zone),
+        )  # fmt: skip
         gateway = Gateway(
             Authenticate(store, state, pepper=pepper_of(settings), clock=clock),
             route,
-            Admit(MOST_IN_FLIGHT),
+            admit,
             Account(journal, count, clock, status_of=status_of, sinks=sinks),
             Relay(everywhere, {"openai": OpenAI(), "echo": OpenAI()}, clock),
             Watch(background, keepalive=settings.keepalive),
         )
+        control = control_over(in_force, store, state, clock)
+        recovery = Recovery(journal, journal, clock, sinks=sinks)
+        parts = Parts(memory, control, background, clock, settings.data_dir / JOURNAL, recovery.look)
         services = Services(
+            clock=clock,
             in_force=in_force,
             outbox=outbox,
             store=store,
             state=state,
+            shelf=memory.shelf,
             journal=journal,
             shipper=Shipper(journal, store.append),
-            recovery=Recovery(journal, journal, clock, sinks=sinks),
+            recovery=recovery,
             propagation=Propagation(state, clock, name=worker),
             catalogue=catalogue_of(in_force, store, route, capabilities),
             capabilities=capabilities,
             gateway=gateway,
             upstream=upstream,
             count=count,
-            control=control_over(in_force, store, state, clock),
+            control=control,
             metrics=metrics,
             board=Board(settings.data_dir / METRICS) if settings.is_production else None,
             background=background,
+            periodic=periodic_work(parts, lambda: in_force.settings, name=worker),
         )
         background.begin(turn_sweep(connections, clock), turn_sweep(gateway.watch.calls, clock))
         await begin_work(services)
         yield services
+
+
+def book_of(settings: Settings) -> LimitBook:
+    limits = settings.limits
+    return LimitBook(
+        default=limits.default, users=limits.users, projects=limits.projects, models=limits.models
+    )
+
+
+def names_in(catalog: Catalog, model_id: str) -> tuple[str, ...]:
+    model = catalog.find(model_id)
+    return (model_id,) if model is None else (model.id, *model.aliases)
 
 
 def pepper_of(settings: Settings) -> bytes:
@@ -176,7 +213,13 @@ async def begin_work(services: Services) -> None:
         if change.topic in ("models", "*"):
             reload.soon()
 
-    services.recovery.look()
+    watermark = Watermark()
+
+    def look_at_memory() -> None:
+        watermark.look()
+        gateway.admit.is_short = watermark.is_high
+
+    await services.recovery.look()
     with suppress(TimeoutError):
         async with asyncio.timeout(START_SECONDS):
             if await reload.once():
@@ -187,7 +230,10 @@ async def begin_work(services: Services) -> None:
         reload.run(),
         heed_changes(services.state, [heed, services.propagation.heed]),
         services.propagation.run(),
+        services.periodic.run(),
+        services.periodic.keep_warm(),
         every(CONFIG_PERIOD, take_over_configuration),
+        every(WATERMARK_PERIOD, look_at_memory),
         keep_probing(services.capabilities, lambda: gateway.route.catalog, reload.soon),
     )
 
@@ -202,6 +248,9 @@ def samples_of(services: Services) -> Sequence[Sample]:
         ("inflight_requests", (), gateway.admit.in_flight),
         ("usage_spool_records", (), journal.unshipped),
         ("usage_spool_bytes", (), journal.bytes_held),
+        ("usage_spool_oldest_seconds", (), oldest_seconds(services)),
+        ("dead_letters", (), services.shipper.dead_letters),
+        *values_of(services.periodic),
         ("store_up", (services.store.name,), services.store.is_healthy()),
         ("store_up", (services.state.name,), services.state.is_healthy()),
         ("config_version", (), services.in_force.version),
@@ -215,6 +264,18 @@ def samples_of(services: Services) -> Sequence[Sample]:
         if target.url in replicas
     ]
     return [*services.metrics.samples(), *(Sample(name, labels, [float(n)]) for name, labels, n in values)]
+
+
+def troubles(services: Services) -> list[str]:
+    """What else is not as it should be, while calls still pass."""
+    waits = ["journal"] if oldest_seconds(services) > OLD_SECONDS else []
+    return [*waits, *failing(services.periodic)]
+
+
+def oldest_seconds(services: Services) -> float:
+    """How long the oldest record that is not in the store has waited."""
+    oldest = services.journal.oldest
+    return max(0.0, (services.clock.now() - oldest).total_seconds()) if oldest else 0.0
 
 
 def _id_of(catalog: Catalog, name: str) -> str | None:

@@ -113,7 +113,20 @@ def _add_usage(usage: Any) -> None:
 def _add_ledger(group: Commands) -> None:
     group.add("status", "what is in the store, and what waits in journals", _async(ledger.status))
     group.add("verify", "prove that journals and store agree; 1 where they do not", _async(ledger.verify))
+    group.add("rebuild", "make the sums of hours and days anew from the records", _async(ledger.rebuild))
+    reconcile = group.add(
+        "reconcile", "find and put right what journals, store and sums disagree on", _async(ledger.reconcile)
+    )
+    reconcile.add_argument(
+        "--days", type=_days, default=0, help="look at what is younger; at all that is kept by default"
+    )
     group.add("replay", "ship what dead workers and dead letters hold", _async(ledger.replay))
+
+
+def _days(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= 36_500:
+        raise argparse.ArgumentTypeError("give a number of days, such as 35")
+    return int(text)
 
 
 def _async(run: Run) -> Callable[[Arguments], int]:

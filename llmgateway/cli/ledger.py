@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -10,32 +11,22 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from llmgateway.app.periodic import left_in
 from llmgateway.app.services import JOURNAL
 from llmgateway.cli.opened import opened
 from llmgateway.cli.options import Arguments
 from llmgateway.cli.printing import say, say_fields, say_json, table
 from llmgateway.domain.call import Record
 from llmgateway.domain.ports import Ledger, RecordQuery, SystemClock, UsageQuery
+from llmgateway.jobs.reconcile import Reconciliation
 from llmgateway.jobs.ship import Recovery, Shipper
 from llmgateway.stores.journal import FileJournal
-from llmgateway.stores.segment import read
-from llmgateway.stores.worker_lock import lock
-from llmgateway.wire.frames import SETTLE
+from llmgateway.stores.survey import DEAD_LETTERS, Worker, dead_letters, survey
 
-DEAD_LETTERS = "dead-letters.jsonl"
 PAGE = 1000
 LOOKS, LOOK_PAUSE = 20, 0.25  # for a live worker's records to reach the store; then they count as waiting
 REPLAY_SECONDS = 60.0
 COLUMNS = ("record", "worker", "is")
-
-
-class Worker(Struct, frozen=True):
-    """What a worker's journal holds: what it left open, and what it settled, by id."""
-
-    name: str
-    is_alive: bool
-    open: dict[str, Record]
-    settled: dict[str, Record]
 
 
 class Finding(Struct, frozen=True):
@@ -102,7 +93,7 @@ async def replay(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         root = here.settings.data_dir / JOURNAL
         with FileJournal(root, worker=f"replay-{os.getpid()}-{token_hex(4)}") as journal:
-            recovered = Recovery(journal, journal, SystemClock()).look()
+            recovered = await Recovery(journal, journal, SystemClock()).look()
             letters, refused = await resend(here.store, journal, take_letters(root))
             to_ship = journal.unshipped
             is_done = await Shipper(journal, here.store.append).drain(REPLAY_SECONDS)
@@ -114,6 +105,37 @@ async def replay(arguments: Arguments) -> int:
     }
     say_fields(done, as_json=arguments.as_json)
     return 0 if is_done and not refused else 1
+
+
+async def rebuild(arguments: Arguments) -> int:
+    """Sums by hour and by day, anew from the records that are still there; pages stay right meanwhile."""
+    async with opened(arguments) as here:
+        hours = await here.ledger.rebuild()
+        requests = sum(row.requests for row in await here.ledger.usage(UsageQuery()))
+    say_fields({"hours": hours, "requests": requests}, as_json=arguments.as_json)
+    return 0
+
+
+async def reconcile(arguments: Arguments) -> int:
+    """What the daily job does, now; 1 where something was found, so a second run that finds nothing says that
+    all is well."""
+    window = timedelta(days=arguments.days) if arguments.days else None
+    async with opened(arguments) as here:
+        root = here.settings.data_dir / JOURNAL
+        run = Reconciliation(
+            here.ledger, SystemClock(), survey=lambda: left_in(root), recover=lambda: adopt(here.store, root)
+        )
+        found = await run.run(window)
+    say_fields(msgspec.structs.asdict(found), as_json=arguments.as_json)
+    return 1 if found.discrepancy or found.orphans or found.dead_letters else 0
+
+
+async def adopt(ledger: Ledger, root: Path) -> int:
+    """Settles and ships what dead workers left; returns how many records they had left open."""
+    with FileJournal(root, worker=f"reconcile-{os.getpid()}-{token_hex(4)}") as journal:
+        recovered = await Recovery(journal, journal, SystemClock()).look()
+        await Shipper(journal, ledger.append).drain(REPLAY_SECONDS)
+    return recovered
 
 
 async def resend(ledger: Ledger, journal: FileJournal, letters: Sequence[Record]) -> tuple[int, int]:
@@ -129,40 +151,6 @@ async def resend(ledger: Ledger, journal: FileJournal, letters: Sequence[Record]
 
 
 # --- what is there ---
-
-
-def survey(root: Path) -> list[Worker]:
-    """All journals, as they are now. A lock is tried and given back at once: nothing is taken over."""
-    if not root.is_dir():
-        return []
-    directories = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    return [_worker(directory) for directory in directories]
-
-
-def _worker(directory: Path) -> Worker:
-    held = lock(directory)
-    if held is not None:
-        os.close(held)
-    opened_: dict[str, Record] = {}
-    settled: dict[str, Record] = {}
-    for path in sorted(directory.glob("*.journal")):
-        try:
-            for kind, record in read(path):
-                if kind == SETTLE:
-                    opened_.pop(record.id, None)
-                    settled[record.id] = record
-                elif record.id not in settled:
-                    opened_[record.id] = record
-        except FileNotFoundError:  # it was shipped and deleted in this moment
-            continue
-    return Worker(directory.name, held is None, opened_, settled)
-
-
-def dead_letters(root: Path) -> Iterator[Record]:
-    path = root / DEAD_LETTERS
-    if path.exists():
-        for line in path.read_bytes().splitlines():
-            yield msgspec.json.decode(line, type=Record)
 
 
 def take_letters(root: Path) -> list[Record]:

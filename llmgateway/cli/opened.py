@@ -13,6 +13,7 @@ from llmgateway.cli.options import Arguments, settings_of
 from llmgateway.control.audit import Actor
 from llmgateway.control.services import Control
 from llmgateway.domain.ports import State, Store, SystemClock
+from llmgateway.domain.upkeep import Upkeep
 from llmgateway.settings import Settings
 
 PAGE = 1000
@@ -26,14 +27,17 @@ class Opened(Struct, frozen=True):
     settings: Settings
     store: Store
     state: State
+    ledger: Upkeep
     control: Control
 
 
 @asynccontextmanager
 async def opened(arguments: Arguments) -> AsyncIterator[Opened]:
     settings = settings_of(arguments)
-    async with open_memory(settings) as (store, state):
-        yield Opened(settings, store, state, control_over(InForce(settings), store, state, SystemClock()))
+    async with open_memory(settings) as memory:
+        store, state = memory.store, memory.state
+        control = control_over(InForce(settings), store, state, SystemClock())
+        yield Opened(settings, store, state, memory.ledger, control)
 
 
 async def all_of(page: Callable[..., Any], *where: object) -> list[Any]:

@@ -77,14 +77,15 @@ async def _serve(
 
     server = TellingServer(config, app, tell)
     await server.serve(sockets=[listener])
-    return 1 if app.has_cut else 0
+    return 1 if app.has_cut or app.has_left else 0
 
 
 async def first_key(settings: Settings) -> Secret | None:
     """A key for who starts an embedded gateway for the first time: as long as there is none at all."""
     if settings.is_production:
         return None
-    async with open_memory(settings) as (store, state):
+    async with open_memory(settings) as memory:
+        store, state = memory.store, memory.state
         if (await store.find("keys", {}, limit=1)).data:
             return None
         control = control_over(InForce(settings), store, state, SystemClock())

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 TRIES = 200  # each lost one means that another process has written
 PAGE = 1000
+TRIM = "audit.trim"
 FIRST_PREVIOUS = "0" * 64
 LOGGED = ("id", "who", "action", "target", "result", "request_id", "source", "hash")
 FIELDS = ("id", "at", "who", "action", "target", "result", "request_id", "source", "details", "previous")
@@ -130,18 +131,45 @@ class Audit:
         return await self._store.find("audit", where, limit=limit, after=after, newest_first=True)
 
     async def verify(self) -> Verdict:
-        """Walks the whole chain."""
-        count, head, after = 0, FIRST_PREVIOUS, None
+        """Walks the whole chain. Where it does not begin with the first line, a later line has to say that
+        those before were thrown away, and with which hash they ended."""
+        count, first, head, gone, after = 0, 1, FIRST_PREVIOUS, None, None
         while True:
             page = await self._store.find("audit", {}, limit=PAGE, after=after)
             for line in page.data:
-                reason = _flaw(line, _name(count + 1), head)
+                if not count and line["id"].isdecimal() and int(line["id"]) > 1:
+                    first, head = int(line["id"]), str(line.get("previous"))
+                    gone = {"up_to": _name(first - 1), "hash": head}
+                reason = _flaw(line, _name(first + count), head)
                 if reason is not None:
                     return Verdict(count, head, line["id"], reason)
+                if gone is not None and line["action"] == TRIM and _tells(line, gone):
+                    gone = None
                 count, head = count + 1, line["hash"]
             if page.next is None:
-                return Verdict(count, head)
+                return _verdict(count, head, gone)
             after = page.next
+
+    async def trim(self, actor: Actor, before: datetime) -> int:
+        """Throws lines away that are older, after a line that says so; never the last one. Returns how
+        many."""
+        old: list[Document] = []
+        after: str | None = None
+        while True:
+            page = await self._store.find("audit", {}, limit=PAGE, after=after)
+            found = [line for line in page.data if line["at"] < before]
+            old += found
+            if page.next is None or len(found) < len(page.data):
+                break
+            after = page.next
+        if old and len(found) == len(page.data):
+            old.pop()
+        if old:
+            told = {"up_to": old[-1]["id"], "hash": old[-1]["hash"]}
+            await self.write(actor, TRIM, told["up_to"], result="ok", details=told)
+        for line in old:
+            await self._store.delete("audit", line["id"])
+        return len(old)
 
     async def _append(self, line: Document) -> Document:
         for _ in range(TRIES):
@@ -161,6 +189,19 @@ def hash_of(line: Mapping[str, Any]) -> str:
     """SHA-256 of the line's canonical JSON: every field but the hash, names in order, no spaces, UTF-8."""
     fields = {name: line.get(name) for name in FIELDS} | {"at": written(line["at"])}
     return hashlib.sha256(msgspec.json.encode(fields, enc_hook=plain, order="sorted")).hexdigest()
+
+
+def _tells(line: Mapping[str, Any], gone: Mapping[str, str]) -> bool:
+    """A line may tell of more than was gone in the end, and of a part that went before."""
+    details = line["details"]
+    return bool(details.get("up_to") == gone["up_to"] and details.get("hash") == gone["hash"])
+
+
+def _verdict(count: int, head: str, gone: Mapping[str, str] | None) -> Verdict:
+    if gone is None:
+        return Verdict(count, head)
+    first = _name(int(gone["up_to"]) + 1)
+    return Verdict(count, head, first, "no line says that those before it were thrown away")
 
 
 def _name(number: int) -> str:

@@ -17,7 +17,7 @@ from llmgateway.control.people import People
 from llmgateway.control.plain import plain
 from llmgateway.domain.catalog import Catalog
 from llmgateway.domain.errors import Conflict, InvalidRequest, NoSuchModel, StoreUnavailable
-from llmgateway.domain.keys import PREFIX, Key, State as KeyState, digest_of, mint, mint_for
+from llmgateway.domain.keys import PREFIX, Key, Purpose, State as KeyState, digest_of, mint, mint_for
 from llmgateway.domain.limits import Limits
 from llmgateway.domain.ports import Change, Document, RecordQuery
 from llmgateway.domain.secret import Secret
@@ -64,6 +64,7 @@ class KeyView(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
     last_used_at: datetime | None
     state: KeyState
+    purpose: Purpose
     previous_until: datetime | None
 
 
@@ -94,7 +95,7 @@ class Keys:
         self._models = models
         self._pepper = pepper
 
-    async def create(self, actor: Actor, new: NewKey) -> Issued:
+    async def create(self, actor: Actor, new: NewKey, *, purpose: Purpose = "programs") -> Issued:
         """A user who is not known yet is made. A key is of its user's project unless it names another."""
         key_id, token = mint()
         async with self._audit.change(actor, "keys.create", key_id) as entry:
@@ -102,7 +103,8 @@ class Keys:
             owner = await self._people.ensure(actor, key.user)
             if owner.state == "suspended":
                 raise Conflict(f"The user '{owner.id}' is suspended.", param="user")
-            key = msgspec.structs.replace(key, project=key.project or owner.project)
+            project = key.project or owner.project
+            key = msgspec.structs.replace(key, project=project, purpose=purpose)
             fields = ("user", "name", "project", "models", "limits", "expires_at")
             await entry.accept({name: getattr(key, name) for name in fields})
             await self._store.insert("keys", document_of(key))

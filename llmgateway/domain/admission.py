@@ -57,6 +57,14 @@ class Turn(Struct, frozen=True, kw_only=True):
     prompt: int = 0
 
 
+class Queue(Struct, frozen=True):
+    """How many calls wait for a model's places, and about how many seconds until all of them have one: None
+    when none came free lately."""
+
+    waiting: int = 0
+    seconds: float | None = None
+
+
 class Places(Protocol):
     """The places of full models, given to the user who was served least lately: the virtual token counter of
     Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024."""
@@ -64,16 +72,22 @@ class Places(Protocol):
     name: str
 
     async def take(self, turn: Turn) -> None:
-        """Returns when the place is the call's. Raises `Overloaded` with position and expected wait when too
-        many wait already. Whoever is cancelled while it waits holds nothing afterwards."""
+        """Returns when the place is the call's. Raises `Overloaded` when too many wait already, at once or
+        while it waits: a full queue refuses the last call of the user who has most of them waiting. Whoever
+        is cancelled while it waits holds nothing afterwards."""
 
     def served(self, id: str, tokens: int) -> None:
-        """So many tokens of the completion so far: the counter of the call's user goes on with them."""
+        """So many tokens of the completion so far: the counter of the call's user goes on with them. It never
+        goes back, so an estimate should rather be too small."""
 
     def leave(self, id: str, tokens: int) -> None:
         """Gives the place to the next; `tokens` is the completion's final size. Never raises or waits."""
 
+    def queue(self, model: str) -> Queue:
+        """As it was when this process last heard of it: for messages."""
+
     async def recover(self, worker: str) -> None:
-        """Gives back the places of a dead worker."""
+        """Gives back the places of a dead worker. Raises `StoreUnavailable`: then it is to be done again, or
+        happens by itself a minute after the worker's last sign of life."""
 
     def is_healthy(self) -> bool: ...

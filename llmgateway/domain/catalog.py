@@ -52,7 +52,11 @@ class Target(Struct, frozen=True, kw_only=True):
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """What users ask for by `id` or an alias, and the targets that serve it, in order of preference."""
+    """What users ask for by `id` or an alias, and the targets that serve it, in order of preference.
+
+    At most `max_in_flight` calls are at the model at once, from the whole fleet; `max_waiting` more wait for
+    their turn (None: four times as many), each for at most `max_wait` seconds.
+    """
 
     id: str
     targets: tuple[Target, ...]
@@ -61,6 +65,8 @@ class Model(Struct, frozen=True, kw_only=True):
     max_output: int | None = None
     max_choices: int = 16
     max_in_flight: int | None = None
+    max_waiting: int | None = None
+    max_wait: float = 60
     on_hangup: OnHangup = "cancel"
     price: Price = FREE
     data_class: str | None = None

@@ -10,14 +10,15 @@ JSON, SSE = b"application/json", b"text/event-stream"
 
 class Endpoint(Struct, frozen=True):
     """`form`: where the model's name stands. `has_tokens`: it is paid by the token, so usage is counted where
-    the upstream says none. `counts_stream`: a stream takes `stream_options.include_usage`. `says_done`: a
-    complete stream ends with `data: [DONE]`. `media`: the types of a good answer; None: any but a web
-    page."""
+    the upstream says none. `generates`: its answer is made of tokens, too. `counts_stream`: a stream takes
+    `stream_options.include_usage`. `says_done`: a complete stream ends with `data: [DONE]`. `media`: the
+    types of a good answer; None: any but a web page."""
 
     path: str
     summary: str
     form: Literal["json", "multipart"] = "json"
     has_tokens: bool = False
+    generates: bool = False
     counts_stream: bool = False
     says_done: bool = False
     media: tuple[bytes, ...] | None = (JSON, SSE)
@@ -37,6 +38,7 @@ ENDPOINTS = {
             "/v1/chat/completions",
             "Chat, whole or streamed",
             has_tokens=True,
+            generates=True,
             counts_stream=True,
             says_done=True,
         ),
@@ -44,11 +46,12 @@ ENDPOINTS = {
             "/v1/completions",
             "Text completion, whole or streamed",
             has_tokens=True,
+            generates=True,
             counts_stream=True,
             says_done=True,
         ),
         Endpoint("/v1/embeddings", "Embedding vectors", has_tokens=True),
-        Endpoint("/v1/responses", "Responses, whole or streamed", has_tokens=True),
+        Endpoint("/v1/responses", "Responses, whole or streamed", has_tokens=True, generates=True),
         Endpoint("/v1/moderations", "Moderation"),
         Endpoint("/v1/rerank", "Documents ranked by a query"),
         Endpoint("/v1/score", "Similarity scores"),

@@ -82,6 +82,8 @@ def read_model(entry: object, path: str, defaults: Defaults, complaints: list[st
         max_output=fields.take("max_output", whole(1, MOST_TOKENS), None),
         max_choices=fields.take("max_choices", whole(1, 1024), 16),
         max_in_flight=fields.take("max_in_flight", whole(1, 1_000_000), None),
+        max_waiting=fields.take("max_waiting", whole(0, 1_000_000), None),
+        max_wait=fields.take("max_wait", seconds, 60),
         on_hangup=cast(OnHangup, fields.take("on_hangup", one_of(("cancel", "drain")), "cancel")),
         price=read_price(fields.section("price"), defaults.currency),
         data_class=fields.take("data_class", text, None),
@@ -142,6 +144,7 @@ def entry_of(model: Model, *, masked: bool = True) -> dict[str, Any]:
         "context": model.context,
         "max_output": model.max_output,
         "max_in_flight": model.max_in_flight,
+        "max_waiting": model.max_waiting,
         "data_class": model.data_class,
     }
     return {
@@ -149,6 +152,7 @@ def entry_of(model: Model, *, masked: bool = True) -> dict[str, Any]:
         "aliases": list(model.aliases),
         "targets": [_target_entry(target, masked=masked) for target in model.targets],
         "max_choices": model.max_choices,
+        "max_wait": model.max_wait,
         "on_hangup": model.on_hangup,
         "price": _price_entry(model.price),
         "deadlines": structs.asdict(model.deadlines),

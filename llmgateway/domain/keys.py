@@ -10,7 +10,7 @@ import hmac
 import secrets
 import zlib
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -22,13 +22,14 @@ ID_LENGTH, SECRET_LENGTH, CHECKSUM_LENGTH = 12, 43, 6  # 43 base62 digits hold 2
 LENGTH = len(PREFIX) + ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH + 3
 
 State = Literal["active", "suspended", "revoked"]
+Purpose = Literal["programs", "playground"]
 
 
 class Key(Struct, frozen=True, kw_only=True):
     """What is stored of a key: never the key. `digest` is its HMAC in hex, `hint` its last four characters.
 
     `models` is None where every model is allowed. After a rotation `previous` is the digest of the key
-    before, valid until `previous_until`.
+    before, valid until `previous_until`. `purpose`: the portal's playground uses keys, too.
     """
 
     id: str
@@ -43,18 +44,23 @@ class Key(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
     state: State = "active"
+    purpose: Purpose = "programs"
     previous: str | None = None
     previous_until: datetime | None = None
     revision: int = 0
 
 
 class Principal(Struct, frozen=True):
-    """Who calls: proved by a key, valid at the time of the call."""
+    """Who calls: proved by a key, valid at the time of the call. The limits are those that an operator gave
+    this key and this user."""
 
     key_id: str
     user: str
     project: str | None
     models: frozenset[str] | None
+    key_limits: Limits = Limits()
+    user_limits: Limits = Limits()
+    roles: tuple[str, ...] = ()
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -114,5 +120,20 @@ def is_valid(key: Key, digest: str, now: datetime) -> bool:
     return proved and key.state == "active" and (key.expires_at is None or now < key.expires_at)
 
 
-def principal_of(key: Key) -> Principal:
-    return Principal(key.id, key.user, key.project, None if key.models is None else frozenset(key.models))
+class Owner(Struct, frozen=True):
+    """What a call needs of the key's user; caches hold it with the key."""
+
+    state: str = "active"
+    limits: Limits = Limits()
+    roles: tuple[str, ...] = ()
+
+
+def with_owner(key: dict[str, Any], user: dict[str, Any] | None) -> dict[str, Any]:
+    """A key's document as caches hold it. A user who is not known yet is one without limits of their own."""
+    owner = {} if user is None else {name: user[name] for name in Owner.__struct_fields__ if name in user}
+    return {**key, "owner": owner}
+
+
+def principal_of(key: Key, owner: Owner) -> Principal:
+    models = None if key.models is None else frozenset(key.models)
+    return Principal(key.id, key.user, key.project, models, key.limits, owner.limits, owner.roles)

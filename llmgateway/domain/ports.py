@@ -14,6 +14,7 @@ from msgspec import Struct
 from llmgateway.domain.call import Ask, ClientInfo, Record, Tokens
 from llmgateway.domain.catalog import Deadlines, Target
 from llmgateway.domain.errors import GatewayError, UpstreamError
+from llmgateway.domain.limits import Standing
 
 
 class Clock(Protocol):
@@ -36,7 +37,7 @@ class SystemClock:
 
 # --- memory: documents -------------------------------------------------------------------------------------
 
-Kind = Literal["keys", "users", "models", "limits", "projects", "audit"]
+Kind = Literal["keys", "users", "models", "limits", "projects", "audit", "accounts", "jobs"]
 Document = dict[str, Any]
 """JSON-like, with aware UTC datetimes; `id` names it, `revision` counts its changes from 0."""
 
@@ -174,6 +175,36 @@ class State(Protocol):
     def is_healthy(self) -> bool: ...
 
 
+class Shelf(Protocol):
+    """Small values with a life, shared by all processes: sessions, logins under way, what was seen before.
+    Each is named by its shelf and an id, and gone when its `seconds` are over; a restart loses none."""
+
+    async def put(
+        self, shelf: str, id: str, value: bytes, seconds: float, *, owner: str | None = None
+    ) -> None:
+        """Over what is there. With an `owner` it is found by `owned`, too."""
+
+    async def get(self, shelf: str, id: str) -> bytes | None: ...
+
+    async def take(self, shelf: str, id: str) -> bytes | None:
+        """Gives the value to one caller only: for all others it is gone."""
+
+    async def add(self, shelf: str, id: str, value: bytes, seconds: float) -> bool:
+        """Of all callers one puts its value there and is told True, as long as that lives."""
+
+    async def delete(self, shelf: str, id: str) -> bool:
+        """Whether it was there."""
+
+    async def touch(self, shelf: str, id: str, seconds: float, value: bytes | None = None) -> bool:
+        """Begins its life anew, with another value where one is given; what is gone stays gone."""
+
+    async def count(self, shelf: str, id: str, seconds: float) -> int:
+        """One more, and how many that makes in the `seconds` since the first."""
+
+    async def owned(self, shelf: str, owner: str) -> dict[str, bytes]:
+        """What was put for an owner and is still there, by id."""
+
+
 # --- the journal -------------------------------------------------------------------------------------------
 
 
@@ -216,7 +247,7 @@ class Spool(Protocol[B]):
     def bury(self, records: Iterable[Record]) -> None:
         """Keeps records that no store takes in the dead-letter file."""
 
-    def take_over(self) -> list[Record]:
+    async def take_over(self) -> list[Record]:
         """Adopts the journals of dead workers; returns the records that they left open, for the caller to
         settle."""
 
@@ -339,7 +370,7 @@ class Dialect(Protocol):
 class Caller(Protocol):
     """The program at the other end of an HTTP request. `id` is ours, `request_id` the caller's if it brought
     a valid one, else ours. `arrived` is a time of the monotonic clock. `started`: an answer has begun, its
-    status is spent."""
+    status is spent. `standings` are the call's limits, for the answer to tell."""
 
     id: str
     request_id: str
@@ -348,6 +379,7 @@ class Caller(Protocol):
     at: datetime
     arrived: float
     started: bool
+    standings: Sequence[Standing]
     writes: int
 
     async def ask(self) -> Ask:

@@ -7,10 +7,19 @@ from typing import NamedTuple
 
 from llmgateway.domain.call import Ask, ClientInfo
 from llmgateway.domain.endpoints import JSON, SSE, Endpoint
-from llmgateway.domain.errors import ClientGone, GatewayError, InvalidRequest, TooLarge, UnsupportedMedia
+from llmgateway.domain.errors import (
+    ClientGone,
+    GatewayError,
+    InvalidRequest,
+    OverLimit,
+    TooLarge,
+    UnsupportedMedia,
+)
+from llmgateway.domain.limits import Standing
 from llmgateway.edge.asgi import Message, Receive, Scope, Send, begin
 from llmgateway.edge.errors import body_of, headers_of, status_of
 from llmgateway.edge.forms import read_form
+from llmgateway.edge.ratelimits import ratelimit_headers
 from llmgateway.wire.jsonhead import read_head
 from llmgateway.wire.sse import event_of
 
@@ -32,7 +41,7 @@ class HttpCaller:
 
     __slots__ = (
         "_endpoint", "_head", "_headers", "_max_body", "_receive", "_send", "_streams", "arrived", "at", "id",
-        "info", "request_id", "started", "token", "writes",
+        "info", "request_id", "standings", "started", "token", "writes",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +65,7 @@ class HttpCaller:
         self.request_id = (request_id_of(headers) if b"x-request-id" in headers else None) or self.id
         self.info = _info_of(headers) if b"x-stainless-lang" in headers else _NO_INFO
         self.started = self._streams = False
+        self.standings: Sequence[Standing] = ()
         self.writes = 0
 
     # --- what it asks ---
@@ -125,15 +135,14 @@ class HttpCaller:
 
     def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self.started = True
-        self._head = {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                *headers,
-                (b"x-request-id", self.request_id.encode()),
-                (b"x-llmgateway-id", self.id.encode()),
-            ],
-        }
+        whole = [
+            *headers,
+            (b"x-request-id", self.request_id.encode()),
+            (b"x-llmgateway-id", self.id.encode()),
+        ]
+        if self.standings:
+            whole += ratelimit_headers(self.standings)
+        self._head = {"type": "http.response.start", "status": status, "headers": whole}
 
     def write(self, data: bytes) -> Awaitable[None] | None:
         self.writes += 1
@@ -160,6 +169,8 @@ class HttpCaller:
         if isinstance(error, ClientGone):
             return
         if not self.started:
+            if isinstance(error, OverLimit):
+                self.standings = error.standings
             body = body_of(error)
             self.start(status_of(error), [*headers_of(error), (b"content-length", b"%d" % len(body))])
             await self.finish(body)

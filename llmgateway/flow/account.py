@@ -3,7 +3,7 @@ however it ends."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 
@@ -24,6 +24,12 @@ Sink = Callable[[Record], None]
 COUNT_SECONDS = 5.0  # for asking a tokeniser at the end of a call that reported no usage
 CLIENT_CLOSED = 499  # in records only
 MOST_NAMES = 4096
+
+
+class Charged(Protocol):
+    """Whoever holds what the call reserved: it is charged with what the record says in the end."""
+
+    record: Record | None
 
 
 class Line:
@@ -52,13 +58,12 @@ class Line:
     async def __aenter__(self) -> Self:
         self._price(Tokens(tokens_in(len(self._ask.body))), "estimated")  # what it costs if the process dies
         self._account.journal.reserve(self._record)
-        self._vigil.line = self
+        self._vigil.followers.append(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        self._vigil.line = None  # no cycle: what a call leaves behind is freed at once, not by the collector
         if self._record.outcome is None:
             cause = self._vigil.interruption or error
             await self._close(
@@ -173,8 +178,10 @@ class Account:
         self.sinks = sinks
         self._names: dict[str, TargetRef] = {}
 
-    def __call__(self, caller: Caller, ask: Ask, principal: Principal, model: Model, vigil: Vigil) -> Line:
-        record = Record(
+    def __call__(
+        self, caller: Caller, ask: Ask, principal: Principal, model: Model, vigil: Vigil, permit: Charged
+    ) -> Line:
+        permit.record = record = Record(
             id=caller.id,
             request_id=caller.request_id,
             at=caller.at,

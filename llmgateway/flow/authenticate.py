@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from llmgateway.domain.errors import NotAuthenticated, StoreUnavailable
-from llmgateway.domain.keys import Key, Principal, digest_of, id_of, is_valid, principal_of
+from llmgateway.domain.keys import Key, Owner, Principal, digest_of, id_of, is_valid, principal_of, with_owner
 from llmgateway.domain.ports import Change, Clock, Document, Documents, State
 
 FRESH_SECONDS, STALE_SECONDS = 30.0, 300.0
@@ -88,7 +88,7 @@ class Authenticate:
         if document is None:
             return None
         owner = await self._store.get("users", document["user"])
-        document = {**document, "owner_state": owner["state"] if owner else "active"}
+        document = with_owner(document, owner)
         with suppress(StoreUnavailable):  # the next one asks the store again
             await self._state.cache_key(document, SHARED_SECONDS)
         return document
@@ -96,18 +96,15 @@ class Authenticate:
     def _judge(self, fingerprint: bytes, digest: str, document: Document | None) -> Known:
         now, date = self._now(), self._clock.now()
         key = None if document is None else msgspec.convert(document, Key)
-        if (
-            key is None
-            or not is_valid(key, digest, date)
-            or (document and document.get("owner_state") == "suspended")
-        ):
+        owner = msgspec.convert({} if document is None else document.get("owner", {}), Owner)
+        if key is None or not is_valid(key, digest, date) or owner.state == "suspended":
             if len(self._unknown) >= MOST_UNKNOWN:
                 self._unknown.clear()
             self._unknown[fingerprint] = now + UNKNOWN_SECONDS
             self._known.pop(fingerprint, None)
             raise NotAuthenticated
         ends = _seconds_left(key, digest, date)
-        return Known(principal_of(key), now + min(FRESH_SECONDS, ends), now + min(STALE_SECONDS, ends))
+        return Known(principal_of(key, owner), now + min(FRESH_SECONDS, ends), now + min(STALE_SECONDS, ends))
 
     def _remember(self, fingerprint: bytes, known: Known) -> None:
         if len(self._known) >= MOST_KNOWN:

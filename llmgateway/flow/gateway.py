@@ -40,8 +40,8 @@ class Gateway:
         model, targets = self.route(ask, principal)
         with self.watch(caller, model, streams=ask.stream) as vigil:
             async with (
-                self.admit(ask, model),
-                self.account(caller, ask, principal, model, vigil) as line,
+                self.admit(caller, ask, principal, model, vigil) as permit,
+                self.account(caller, ask, principal, model, vigil, permit) as line,
                 self.relay(caller, ask, model, targets, line) as passage,
             ):
                 await passage.deliver()

@@ -27,7 +27,7 @@ STREAM_HEADERS = (
 
 
 class Advancing(Protocol):
-    """The open ledger line of the call: told now and then to write down how far it is."""
+    """Told now and then that the call has come further: its open line in the ledger, its place."""
 
     def advance(self) -> None: ...
 
@@ -43,7 +43,7 @@ class Vigil:
 
     __slots__ = (
         "_caller", "_drains", "_silent_since", "_streams", "_task", "_watch", "_watchers", "_writes",
-        "caller_left", "due", "interruption", "line",
+        "caller_left", "due", "followers", "interruption",
     )  # fmt: skip
 
     def __init__(self, watch: "Watch", caller: Caller, model: Model, *, streams: bool) -> None:
@@ -58,7 +58,7 @@ class Vigil:
         self.due = caller.arrived + PERIOD
         self.interruption: GatewayError | None = None
         self.caller_left = False
-        self.line: Advancing | None = None
+        self.followers: list[Advancing] = []
 
     def __enter__(self) -> Self:
         self._task = asyncio.current_task(self._watch.loop)
@@ -67,6 +67,7 @@ class Vigil:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._watch.calls.discard(self)
+        self.followers.clear()  # no cycle: what a call leaves behind is freed at once, not by the collector
         for watcher in self._watchers:
             watcher.cancel()
         task, self._task = self._task, None
@@ -86,8 +87,8 @@ class Vigil:
         if self._caller.writes != self._writes:
             self._writes = self._caller.writes
             self._silent_since = now
-            if self.line is not None:
-                self.line.advance()
+            for follower in self.followers:
+                follower.advance()
         elif self._streams and now - self._silent_since >= self._watch.keepalive:
             self._silent_since = now
             self._say_something()

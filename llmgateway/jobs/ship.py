@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 PERIOD = 0.1  # seconds between two looks into the journal: what waits stays in the CPU's cache
 BATCH = 1_000  # records of one append; more than that are shipped without a pause
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0  # seconds between two tries while the store is away
+AT_ONCE = 200  # orphans that are settled before others get their turn
 TAKE_OVER_PERIOD = 5.0  # seconds between two looks for workers that have died
 
 Append = Callable[[Sequence[Record]], Awaitable[Sequence[str]]]  # `domain.ports.Ledger.append`
@@ -32,6 +33,7 @@ class Shipper(Generic[B]):
         self._jitter = random.SystemRandom().random
         self._pause = 0.0  # while the store is away; 0 while it answers
         self._turn = asyncio.Lock()
+        self.dead_letters = 0
 
     async def run(self) -> None:
         """For ever; what goes wrong is logged and tried again."""
@@ -82,6 +84,7 @@ class Shipper(Generic[B]):
     def _bury(self, records: Sequence[Record], dead: Sequence[str]) -> None:
         lost = set(dead)
         self._spool.bury(record for record in records if record.id in lost)
+        self.dead_letters += len(lost)
         fields = {"ids": sorted(lost)}
         log.error("the store refused records; they are in the dead-letter file", extra={"fields": fields})
 
@@ -111,18 +114,22 @@ class Recovery:
         self._journal = journal
         self._clock = clock
         self._sinks = sinks
+        self._turn = asyncio.Lock()
         self.recovered = 0
 
-    def look(self) -> int:
+    async def look(self) -> int:
         """Settles what was left open with what was last known of it; returns how many that were."""
-        orphans = self._take_over()
-        for record in orphans:
-            record.outcome = "recovered"
-            record.usage_source = "estimated"
-            record.ended_at = self._clock.now()
-            self._journal.settle(record)
-            for sink in self._sinks:
-                sink(record)
+        async with self._turn:
+            orphans = await self._take_over()
+            for number, record in enumerate(orphans, 1):
+                record.outcome = "recovered"
+                record.usage_source = "estimated"
+                record.ended_at = self._clock.now()
+                self._journal.settle(record)
+                for sink in self._sinks:
+                    sink(record)
+                if not number % AT_ONCE:
+                    await asyncio.sleep(0)
         if orphans:
             self.recovered += len(orphans)
             fields = {"records": len(orphans)}
@@ -134,6 +141,6 @@ class Recovery:
         while True:
             await asyncio.sleep(TAKE_OVER_PERIOD)
             try:
-                self.look()
+                await self.look()
             except Exception:
                 log.exception("taking over the journals of dead workers failed")

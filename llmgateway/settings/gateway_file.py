@@ -24,14 +24,17 @@ from llmgateway.domain.scalars import (
     Reader,
     Wrong,
     described,
+    flag,
     model_name,
     seconds,
     seconds_or_none_at_all,
     size,
     text,
 )
+from llmgateway.domain.upkeep import Retention
 from llmgateway.settings.bad_settings import BadSettings
 from llmgateway.settings.filling import Source, filled
+from llmgateway.settings.keeping import WARNING, days, read_retention, retention_entry
 from llmgateway.settings.yaml_tree import tree_of
 
 LARGEST = 4 * 1024 * 1024
@@ -54,8 +57,15 @@ class ScopedLimits(Struct, frozen=True, kw_only=True):
     models: Mapping[str, Limits] = NOBODY
 
 
+class SignIn(Struct, frozen=True, kw_only=True):
+    """Accounts of the gateway's own; None: as an embedded gateway needs them, and production does not."""
+
+    local: bool | None = None
+    sign_up: bool | None = None
+
+
 class GatewayFile(Struct, frozen=True, kw_only=True):
-    """All that the file can say, with its defaults; durations in seconds, sizes in bytes."""
+    """All that the file can say, with its defaults; durations in seconds (of keeping, days), sizes in bytes."""
 
     currency: str = "EUR"
     time_zone: str = "UTC"
@@ -67,6 +77,9 @@ class GatewayFile(Struct, frozen=True, kw_only=True):
     max_body: int = 10 * 1024 * 1024
     models: tuple[Model, ...] = ()
     limits: ScopedLimits = ScopedLimits()
+    sign_in: SignIn = SignIn()
+    retention: Retention = Retention()
+    key_expiry_warning: int = WARNING
 
 
 def read_file(path: Path, environ: Mapping[str, str]) -> GatewayFile:
@@ -91,6 +104,9 @@ def file_entry(file: GatewayFile) -> dict[str, Any]:
     return structs.asdict(file) | {
         "deadlines": structs.asdict(file.deadlines),
         "stores": structs.asdict(file.stores),
+        "sign_in": structs.asdict(file.sign_in),
+        "retention": retention_entry(file.retention),
+        "key_expiry_warning": f"{file.key_expiry_warning}d",
         "models": [entry_of(model) for model in file.models],
         "limits": limits,
     }
@@ -125,6 +141,9 @@ def _read(fields: Fields, complaints: list[str]) -> GatewayFile:
         max_body=fields.take("max_body", size(1024, 2**30), 10 * 1024 * 1024),
         models=_models(fields, Defaults(currency=currency, deadlines=deadlines), complaints),
         limits=_limits(fields.section("limits"), complaints),
+        sign_in=_sign_in(fields.section("sign_in")),
+        retention=read_retention(fields.section("retention")),
+        key_expiry_warning=fields.take("key_expiry_warning", days, WARNING),
     )
     fields.done()
     return file
@@ -144,6 +163,12 @@ def _stores(fields: Fields) -> StoreTimeouts:
     )
     fields.done()
     return stores
+
+
+def _sign_in(fields: Fields) -> SignIn:
+    sign_in = SignIn(local=fields.take("local", flag, None), sign_up=fields.take("sign_up", flag, None))
+    fields.done()
+    return sign_in
 
 
 def _limits(fields: Fields, complaints: list[str]) -> ScopedLimits:

@@ -137,6 +137,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     def stores(self) -> StoreTimeouts:
         return self.file.stores
 
+    @property
+    def local_sign_in(self) -> bool:
+        local = self.file.sign_in.local
+        return not self.is_production if local is None else local
+
+    @property
+    def local_sign_up(self) -> bool:
+        sign_up = self.file.sign_in.sign_up
+        return self.local_sign_in and (not self.is_production if sign_up is None else sign_up)
+
     def masked(self) -> dict[str, Any]:
         """All that is in force, as JSON, for operators to look at: no secret is in it."""
         in_force = structs.replace(self.file, limits=self.limits)

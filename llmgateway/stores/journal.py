@@ -7,6 +7,7 @@ once. Each segment stands for itself: when one is full, what is still open is wr
 next.
 """
 
+import asyncio
 import errno
 import logging
 import os
@@ -22,7 +23,7 @@ import msgspec
 
 from llmgateway.domain.call import Record
 from llmgateway.domain.errors import LedgerUnavailable
-from llmgateway.stores.segment import Segment, left_open
+from llmgateway.stores.segment import Remains, Segment, remains_of
 from llmgateway.stores.worker_lock import lock, unlock
 from llmgateway.wire.frames import PROGRESS, RESERVE, SETTLE, frame
 
@@ -209,26 +210,37 @@ class FileJournal:
 
     # --- recovery ---
 
-    def take_over(self) -> list[Record]:
+    async def take_over(self) -> list[Record]:
         """Adopts the journals of dead workers: what they settled is shipped from here. Returns what they left
-        open, for the caller to settle; their files are deleted when all that they hold is in the store."""
-        paths: list[Path] = []
+        open, for the caller to settle; their files are deleted when all that they hold is in the store. They
+        are read in a thread: whoever died while the store was away leaves hundreds of megabytes."""
+        dead = self._lock_dead()
+        paths = [path for directory, _ in dead for path in sorted(directory.glob("*.journal"))]
+        try:
+            remains = await asyncio.to_thread(remains_of, paths) if paths else Remains([], [])
+        except BaseException:
+            for directory, fd in dead:  # to be tried again
+                self._locks.remove((directory, fd))
+                unlock(directory, fd)
+            raise
+        self.unshipped += sum(remains.settled)
+        self._adopted.extend(Segment.adopt(path) for path in paths)
+        self._open.update((record.id, record) for record in remains.orphans)
+        self._release_adopted()
+        return remains.orphans
+
+    def _lock_dead(self) -> list[tuple[Path, int]]:
+        dead: list[tuple[Path, int]] = []
         for directory in sorted(self._root.iterdir()):
             if directory == self._directory or directory.name.startswith(".") or not directory.is_dir():
                 continue
             fd = lock(directory)
-            if fd is None:
-                continue
-            self._locks.append((directory, fd))
-            paths += sorted(directory.glob("*.journal"))
-            log.info("took over the journal of a dead worker", extra={"fields": {"worker": directory.name}})
-        orphans = left_open(paths)  # of all at once: one may have settled what another had left open
-        adopted = [Segment.adopt(path) for path in paths]
-        self.unshipped += sum(len(segment.settled(segment.size)[0]) for segment in adopted)
-        self._adopted.extend(adopted)
-        self._open.update((record.id, record) for record in orphans)
-        self._release_adopted()
-        return orphans
+            if fd is not None:
+                dead.append((directory, fd))
+                fields = {"worker": directory.name}
+                log.info("took over the journal of a dead worker", extra={"fields": fields})
+        self._locks += dead
+        return dead
 
     def _release_adopted(self) -> None:
         held = {segment.path.parent for segment in self._adopted} | {self._directory}

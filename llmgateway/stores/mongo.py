@@ -1,13 +1,13 @@
 """The truth on MongoDB: a collection for each kind of document, and the ledger in `records`.
 
-The only module that knows the MongoDB driver. The server may be absent at the start and later; every call is
-bounded in time, and while the server is away calls fail at once.
+Only this module and its sums know the MongoDB driver. The server may be absent at the start and later; every
+call is bounded in time, and while the server is away calls fail at once.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
@@ -31,10 +31,12 @@ from pymongo.read_concern import ReadConcern
 
 from llmgateway.domain.call import Record
 from llmgateway.domain.errors import Conflict, InvalidRequest, StoreUnavailable
-from llmgateway.domain.ports import Document, Kind, Page, RecordQuery, UsageQuery, UsageRow
+from llmgateway.domain.ports import Document, Kind, Page, RecordQuery, SystemClock, UsageQuery, UsageRow
+from llmgateway.domain.upkeep import Retention
 from llmgateway.stores.alongside import alongside
 from llmgateway.stores.breaker import Breaker, reason_of
-from llmgateway.stores.usage import COLUMNS, SUMS, checked, in_order, zone_of
+from llmgateway.stores.mongo_sums import STEP_SECONDS, MongoSums
+from llmgateway.stores.usage import checked, usage_rows
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,10 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
         *(IndexModel([(field, 1), ("_id", -1)]) for field in ("user", "key_id", "project", "model")),
     ],
     "keys": [IndexModel([("user", 1), ("_id", 1)])],
+    "sums": [
+        IndexModel([("l", 1), ("t", 1)]),
+        *(IndexModel([(field, 1), ("l", 1), ("t", 1)]) for field in ("user", "key_id", "project", "model")),
+    ],
 }
 
 DUPLICATE = 11000
@@ -65,7 +71,9 @@ class MongoStore:
 
     name = "mongodb"
 
-    def __init__(self, client: AsyncMongoClient[Document], timeout: float) -> None:
+    def __init__(
+        self, client: AsyncMongoClient[Document], timeout: float, now: Callable[[], datetime]
+    ) -> None:
         self._client = client
         self._timeout = timeout
         self._breaker = Breaker("MongoDB", log)
@@ -75,6 +83,7 @@ class MongoStore:
             DATABASE, write_concern=WriteConcern("majority"), read_concern=ReadConcern("majority")
         )
         self._records: AsyncCollection[Document] = self._database["records"]
+        self._sums = MongoSums(self._database, self._asking, now)
 
     def is_healthy(self) -> bool:
         return self._breaker.is_proved
@@ -121,6 +130,11 @@ class MongoStore:
     # --- the ledger ---
 
     async def append(self, records: Sequence[Record]) -> Sequence[str]:
+        dead = await self._store(records)
+        await self._sums.mark(records)
+        return dead
+
+    async def _store(self, records: Sequence[Record]) -> Sequence[str]:
         documents: list[Document] = [msgspec.to_builtins(one, builtin_types=(datetime,)) for one in records]
         try:
             return await self._append(documents)
@@ -133,23 +147,7 @@ class MongoStore:
         return [*unfit, *rest]
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
-        zone = zone_of(query.time_zone).key
-        day = {"$dateToString": {"date": "$at", "format": "%Y-%m-%d", "timezone": zone}}
-        group = {name: day if name == "day" else f"${COLUMNS[name]}" for name in query.by}
-        sums = {name: {"$sum": f"$tokens.{name}"} for name in SUMS}
-        pipeline = [
-            {"$match": _matching(query.start, query.end, query.where)},
-            {"$group": {"_id": group or None, "requests": {"$sum": 1}, **sums, "cost": {"$sum": "$cost"}}},
-        ]
-        with self._asking():
-            rows = await (await self._records.aggregate(pipeline)).to_list()
-        return in_order([
-            UsageRow(
-                group={name: row["_id"][name] for name in query.by},
-                **{name: int(row[name]) for name in ("requests", *SUMS, "cost")},
-            )
-            for row in rows
-        ])
+        return usage_rows(query.by, await self._sums.answer(query))
 
     async def records(self, query: RecordQuery) -> list[Document]:
         wanted = _matching(query.start, query.end, query.where)
@@ -163,6 +161,44 @@ class MongoStore:
         with self._asking():
             found = await self._records.find({"_id": {"$in": list(ids)}}, {"_id": 1}).to_list()
         return {document["_id"] for document in found}
+
+    async def lines(self, ids: Sequence[str]) -> list[Document]:
+        with self._asking():
+            found = await self._records.find({"_id": {"$in": list(ids)}}).sort("_id", 1).to_list()
+        return [_outside(document) for document in found]
+
+    async def twins(self, start: datetime, end: datetime) -> list[list[Document]]:
+        """Those that are alike in what an index or a comparison is quick at, looked at whole."""
+        alike = {name: f"${name}" for name in ("at", "user", "key_id", "model", "tokens", "cost")}
+        wanted = {"at": {"$gte": start, "$lt": end}, "requests": {"$exists": False}}
+        pipeline: list[Document] = [
+            {"$match": wanted},
+            {"$group": {"_id": alike, "ids": {"$push": "$_id"}, "count": {"$sum": 1}}},
+            {"$match": {"count": {"$gt": 1}}},
+        ]
+        with self._asking(STEP_SECONDS):
+            groups = await (await self._records.aggregate(pipeline, allowDiskUse=True)).to_list()
+        found: dict[str, list[Document]] = {}
+        for line in await self.lines([id for group in groups for id in group["ids"]]):
+            found.setdefault(repr({**line, "id": None}), []).append(line)
+        return [lines for lines in found.values() if len(lines) > 1]
+
+    # --- sums: `mongo_sums.py` ---
+
+    async def roll_up(self) -> int:
+        return await self._sums.roll_up()
+
+    async def rebuild(self) -> int:
+        return await self._sums.rebuild()
+
+    async def differing(self, start: datetime, end: datetime) -> list[datetime]:
+        return await self._sums.differing(start, end)
+
+    async def mend(self, hours: Sequence[datetime]) -> None:
+        await self._sums.mend(hours)
+
+    async def drop(self, kept: Retention, now: datetime) -> Mapping[str, int]:
+        return await self._sums.drop(kept, now)
 
     # --- the server ---
 
@@ -222,11 +258,11 @@ class MongoStore:
         return []
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _asking(self, seconds: float | None = None) -> Iterator[None]:
         """Bounds an operation in time and turns the driver's errors into ours, for all of this module."""
         began = self._breaker.check()
         try:
-            with pymongo.timeout(self._timeout):
+            with pymongo.timeout(seconds or self._timeout):
                 yield
             self._breaker.answered()
         except DuplicateKeyError as error:
@@ -258,7 +294,7 @@ async def open_mongo(url: str, timeout: float) -> AsyncIterator[MongoStore]:  # 
             "not a URL of MongoDB; it looks like mongodb://user:password@host:27017/gateway, "
             "with special characters percent-encoded"
         ) from None
-    store = MongoStore(client, timeout)
+    store = MongoStore(client, timeout, SystemClock.now)
     try:
         async with alongside(store.watch(), store.keep_indexed()):
             try:

@@ -6,16 +6,18 @@ keys of a Redis Cluster.
 """
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from importlib import resources
 from typing import Any, NamedTuple
 
 import msgspec
 from redis.asyncio.connection import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.ports import Change, Document
@@ -43,15 +45,35 @@ return 1
 Command = tuple[str | bytes | int, ...]
 
 
-class _Foreign(StoreUnavailable):
+class Foreign(StoreUnavailable):
     """A reply that belongs to another question."""
 
     def __init__(self) -> None:
         super().__init__("Redis gave the answer to another question.", retry_after=1)
 
 
+class _NoScript(StoreUnavailable):
+    """The server has forgotten its scripts."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis does not know the script.", retry_after=1)
+
+
+class Script(NamedTuple):
+    """Lua, and the name that the server gives to it."""
+
+    source: str
+    sha: str
+
+    @classmethod
+    def named(cls, name: str) -> "Script":
+        """One of `lua/`."""
+        source = resources.files("llmgateway.stores").joinpath("lua", f"{name}.lua").read_text()
+        return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
 class _Call(NamedTuple):
-    """Commands, sent in this order. `read` takes the last reply, raises `_Foreign` if it is not theirs."""
+    """Commands, sent in this order. `read` takes the last reply, raises `Foreign` if it is not theirs."""
 
     commands: tuple[Command, ...]
     read: Callable[[Any], Any]
@@ -73,45 +95,60 @@ class RedisState:
     def is_healthy(self) -> bool:
         return self._breaker.is_closed
 
+    @property
+    def timeout(self) -> float:
+        """Of a call, in seconds."""
+        return self._timeout
+
     async def ping(self) -> None:
-        await self._ask(("PING",), read=_pong)
+        await self.ask(("PING",), read=_pong)
 
     async def cached_key(self, id: str) -> Document | None:
         def own(reply: bytes | None) -> Document | None:
             return _document(reply, id) if reply else None
 
         try:
-            found: Document | None = await self._ask(("GET", KEYS + id), read=own)
-        except _Foreign:
-            await self._ask(("UNLINK", KEYS + id))  # if it is what is stored there, it must not stay
+            found: Document | None = await self.ask(("GET", KEYS + id), read=own)
+        except Foreign:
+            await self.ask(("UNLINK", KEYS + id))  # if it is what is stored there, it must not stay
             raise
         return found
 
     async def cache_key(self, document: Document, seconds: float) -> None:
         key, life_ms = KEYS + document["id"], max(1, int(seconds * 1000))
-        await self._ask(("EVAL", _CACHE, 2, key, HELD, msgspec.msgpack.encode(document), life_ms))
+        await self.ask(("EVAL", _CACHE, 2, key, HELD, msgspec.msgpack.encode(document), life_ms))
 
     async def announce(self, change: Change) -> None:
         tell: Command = ("PUBLISH", CHANGES, msgspec.json.encode(change))
         if change.topic == "keys" and change.id is not None:
-            await self._ask(("SET", KEYS + change.id, b"", "PX", self._hold_ms), tell)
+            await self.ask(("SET", KEYS + change.id, b"", "PX", self._hold_ms), tell)
             return
         if change.topic in ("keys", "*"):
             await self._forget_all_keys()
-        await self._ask(tell)
+        await self.ask(tell)
 
     async def changes(self) -> AsyncGenerator[Change, None]:
+        async with aclosing(self.messages(CHANGES)) as messages:
+            async for message in messages:
+                yield EVERYTHING if message is None else _change(message)
+
+    async def messages(self, channel: str) -> AsyncGenerator[bytes | None, None]:
+        """What is published there from now on, for ever; None at the beginning and after a gap."""
         while True:
             await self._breaker.closed()
-            feed = _Feed(_new_connection(self._pool), self._timeout)
+            feed = _Feed(_new_connection(self._pool), self._timeout, channel)
             try:
                 if await self._is_open(feed):
-                    yield EVERYTHING
-                    while (change := await feed.next()) is not None:
-                        yield change
+                    yield None
+                    while (message := await feed.next()) is not None:
+                        yield message
             finally:
                 await feed.close()
             await asyncio.sleep(FEED_PAUSE)
+
+    async def available(self) -> None:
+        """Returns when the server answers, as far as is known."""
+        await self._breaker.closed()
 
     async def watch(self) -> None:
         await self._breaker.watch(self._probe)
@@ -124,17 +161,26 @@ class RedisState:
         for connection in self._unused:
             await connection.disconnect(nowait=True)
 
-    async def _ask(self, *commands: Command, read: Callable[[Any], Any] = lambda reply: reply) -> Any:
+    async def ask(self, *commands: Command, read: Callable[[Any], Any] = lambda reply: reply) -> Any:
+        """Sends the commands in this order; gives what `read` makes of the last one's reply."""
         self._breaker.check()
         return await self._calls.ask(_Call(commands, read))
 
+    async def run(self, script: Script, keys: Sequence[str], arg: bytes, read: Callable[[Any], Any]) -> Any:
+        """As `ask`, for a script."""
+        call: Command = ("EVALSHA", script.sha, len(keys), *keys, arg)
+        try:
+            return await self.ask(call, read=read)
+        except _NoScript:
+            return await self.ask(("SCRIPT", "LOAD", script.source), call, read=read)
+
     async def _forget_all_keys(self) -> None:
-        await self._ask(("SET", HELD, b"", "PX", self._hold_ms))
+        await self.ask(("SET", HELD, b"", "PX", self._hold_ms))
         cursor: str | bytes = "0"
         while True:
-            cursor, names = await self._ask(("SCAN", cursor, "MATCH", KEYS + "*", "COUNT", SCAN_COUNT))
+            cursor, names = await self.ask(("SCAN", cursor, "MATCH", KEYS + "*", "COUNT", SCAN_COUNT))
             if names:
-                await self._ask(("UNLINK", *names))
+                await self.ask(("UNLINK", *names))
             if cursor == b"0":
                 return
 
@@ -176,7 +222,7 @@ class RedisState:
                 raise self._breaker.failed(error, began) from error
             raise
         answers = [_answer(call, replies) for call in calls]
-        if any(isinstance(answer, _Foreign | ReadOnlyError) for answer in answers):
+        if any(isinstance(answer, Foreign | ReadOnlyError) for answer in answers):
             await connection.disconnect(nowait=True)
         else:
             self._unused.append(connection)
@@ -186,18 +232,19 @@ class RedisState:
 class _Feed:
     """The subscription, on a connection of its own."""
 
-    def __init__(self, connection: Connection, timeout: float) -> None:
+    def __init__(self, connection: Connection, timeout: float, channel: str) -> None:
         self._connection = connection
         self._timeout = timeout
+        self._channel = channel
 
     async def open(self) -> None:
         async with asyncio.timeout(self._timeout):
             await _ready(self._connection)
-            await self._connection.send_command("SUBSCRIBE", CHANGES)
+            await self._connection.send_command("SUBSCRIBE", self._channel)
             await self._connection.read_response()
 
-    async def next(self) -> Change | None:
-        """The next change; None when the connection broke, or stayed silent though the server was asked."""
+    async def next(self) -> bytes | None:
+        """The next message; None when the connection broke, or stayed silent though the server was asked."""
         was_asked = False
         try:
             while True:
@@ -207,7 +254,8 @@ class _Feed:
                 if reply is None:
                     await self._connection.send_command("PING", check_health=False)
                 elif reply[0] == b"message":
-                    return _change(reply[2])
+                    message: bytes = reply[2]
+                    return message
                 was_asked = reply is None
         except (RedisError, OSError):
             return None
@@ -270,16 +318,20 @@ def _answer(call: _Call, replies: "Iterable[Any]") -> Any:
             return reply
     try:
         return call.read(own[-1])
-    except _Foreign as foreign:
+    except Foreign as foreign:
         return foreign
 
 
 def _without_strangers(answers: list[Any]) -> list[Any]:
     """Refusals as our own errors; and where one reply was foreign, none of the others is to be trusted."""
-    if any(isinstance(answer, _Foreign) for answer in answers):
+    if any(isinstance(answer, Foreign) for answer in answers):
         log.error("Redis gave a reply that belongs to another question; the connection was dropped")
-        return [one if isinstance(one, _Foreign) else _refused("mixed-up replies") for one in answers]
-    return [_refused(reason_of(one)) if isinstance(one, ResponseError) else one for one in answers]
+        return [one if isinstance(one, Foreign) else _refused("mixed-up replies") for one in answers]
+    return [_refusal(one) if isinstance(one, ResponseError) else one for one in answers]
+
+
+def _refusal(error: ResponseError) -> StoreUnavailable:
+    return _NoScript() if isinstance(error, NoScriptError) else _refused(reason_of(error))
 
 
 def _refused(reason: str) -> StoreUnavailable:
@@ -292,15 +344,15 @@ def _document(reply: bytes, id: str) -> Document:
     try:
         document = msgspec.msgpack.decode(reply, type=dict[str, Any])
     except msgspec.DecodeError:
-        raise _Foreign from None
+        raise Foreign from None
     if document.get("id") != id:
-        raise _Foreign
+        raise Foreign
     return document
 
 
 def _pong(reply: Any) -> None:
     if reply != b"PONG":
-        raise _Foreign
+        raise Foreign
 
 
 def _change(message: bytes) -> Change:

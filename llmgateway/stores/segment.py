@@ -7,15 +7,25 @@ is met when a file is laid out and never between two records.
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from llmgateway.domain.call import Record
-from llmgateway.wire.frames import PROGRESS, RESERVE, SETTLE, frames
+from llmgateway.wire.frames import SETTLE, frames
+
+
+class _Named(Struct, rename={"id": "_id"}):
+    """A record, as far as it is read to know which one it is."""
+
+    id: str
+
 
 _decode = msgspec.json.Decoder(Record).decode
+_name_in = msgspec.json.Decoder(_Named).decode
 
 
 class Segment:
@@ -103,14 +113,29 @@ def read(path: Path) -> Iterator[tuple[int, Record]]:
         yield kind, _decode(payload)
 
 
-def left_open(paths: list[Path]) -> list[Record]:
-    """Records that were reserved and never settled in any of these, in their last known state."""
-    opened: dict[str, Record] = {}
+class Remains(NamedTuple):
+    """What segments hold: records that were reserved and never settled in any of them, in their last known
+    state, and how many are settled in each."""
+
+    orphans: list[Record]
+    settled: list[int]
+
+
+def remains_of(paths: Sequence[Path]) -> Remains:
+    """Of all at once: one may have settled what another had left open. However large they are, no more is in
+    memory than a segment, the names of what is settled, and what is open."""
+    opened: dict[str, bytes] = {}
     settled: set[str] = set()
+    counts: list[int] = []
     for path in paths:
-        for kind, record in read(path):
-            if kind in (RESERVE, PROGRESS):
-                opened[record.id] = record
-            else:
-                settled.add(record.id)
-    return [record for record in opened.values() if record.id not in settled]
+        count = 0
+        for kind, payload, _ in frames(path.read_bytes()):
+            id = _name_in(payload).id
+            if kind == SETTLE:
+                count += 1
+                settled.add(id)
+                opened.pop(id, None)
+            elif id not in settled:
+                opened[id] = payload
+        counts.append(count)
+    return Remains([_decode(payload) for id, payload in opened.items() if id not in settled], counts)

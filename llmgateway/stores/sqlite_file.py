@@ -27,9 +27,10 @@ LOCK_WAIT_MS = 5  # at most, in the thread, where others wait behind; then the j
 LOCK_PAUSE = 0.02  # seconds
 OPCODES_BETWEEN_LOOKS = 1_000_000  # some ten milliseconds of a long query
 STATEMENTS = 64  # kept compiled
-VERSION = 1
 
-SCHEMA = """
+# Each step takes a file one version up.
+STEPS: Final = (
+    """
 CREATE TABLE documents (
   kind TEXT NOT NULL, id TEXT NOT NULL, revision INTEGER NOT NULL, doc TEXT NOT NULL,
   PRIMARY KEY (kind, id)
@@ -42,7 +43,41 @@ CREATE TABLE records (
 ) WITHOUT ROWID;
 CREATE INDEX records_by_time ON records
   (at, user, key_id, project, model, prompt, completion, cached, reasoning, cost);
-"""  # the index holds all that sums need, so they never touch the documents
+""",  # the index holds all that sums need, so they never touch the documents
+    """
+CREATE TABLE shelves (
+  shelf TEXT NOT NULL, id TEXT NOT NULL, value BLOB NOT NULL, until INTEGER NOT NULL, owner TEXT,
+  PRIMARY KEY (shelf, id)
+) WITHOUT ROWID;
+CREATE INDEX shelves_by_owner ON shelves (shelf, owner) WHERE owner IS NOT NULL;
+CREATE INDEX shelves_by_end ON shelves (until)
+""",
+    """
+CREATE TABLE numbered (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, at INTEGER NOT NULL,
+  user TEXT NOT NULL, key_id TEXT NOT NULL, project TEXT, model TEXT NOT NULL,
+  prompt INTEGER NOT NULL, completion INTEGER NOT NULL, cached INTEGER NOT NULL, reasoning INTEGER NOT NULL,
+  cost INTEGER NOT NULL, requests INTEGER NOT NULL DEFAULT 1, doc TEXT NOT NULL
+);
+INSERT INTO numbered
+  (id, at, user, key_id, project, model, prompt, completion, cached, reasoning, cost, doc)
+  SELECT id, at, user, key_id, project, model, prompt, completion, cached, reasoning, cost, doc FROM records
+  ORDER BY id;
+DROP TABLE records;
+ALTER TABLE numbered RENAME TO records;
+CREATE INDEX records_by_time ON records (at, user, key_id, project, model);
+CREATE TABLE sums (
+  level INTEGER NOT NULL, unit INTEGER NOT NULL,
+  user TEXT NOT NULL, key_id TEXT NOT NULL, project TEXT NOT NULL, model TEXT NOT NULL,
+  requests INTEGER NOT NULL, prompt INTEGER NOT NULL, completion INTEGER NOT NULL, cached INTEGER NOT NULL,
+  reasoning INTEGER NOT NULL, cost INTEGER NOT NULL,
+  PRIMARY KEY (level, unit, user, key_id, project, model)
+) WITHOUT ROWID;
+CREATE INDEX sums_by_user ON sums (user, level, unit);
+CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID
+""",  # records have numbers in the order in which they came; sums hold them up to one of these
+)
+VERSION: Final = len(STEPS)
 
 WHAT_IS_WRONG: Final = {
     sqlite3.SQLITE_BUSY: "is locked by another process",
@@ -206,7 +241,8 @@ def _make_private(path: Path) -> None:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Creates the tables, in a transaction: a server and a command may open a new file in the same moment."""
+    """Creates the tables that are missing, in a transaction: a server and a command may open a new file in
+    the same moment."""
     if _schema_version(connection) == VERSION:
         return
 
@@ -214,10 +250,10 @@ def _prepare(connection: sqlite3.Connection) -> None:
         found = _schema_version(connection)
         if found > VERSION:
             raise StoreUnavailable("The embedded database was made by a newer version of llmgateway.")
-        if found < VERSION:
-            for statement in SCHEMA.split(";"):
+        for step in STEPS[found:]:
+            for statement in step.split(";"):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
 
     _transacted(connection, create)
 

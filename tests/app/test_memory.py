@@ -5,9 +5,10 @@ from llmgateway.settings import BadSettings, Settings
 
 
 async def test_an_embedded_gateway_keeps_all_in_one_file(settings: Settings) -> None:
-    async with open_memory(settings) as (store, state):
-        assert (store.name, state.name) == ("sqlite", "memory")
-        await store.insert("users", {"id": "alice", "revision": 0})
+    async with open_memory(settings) as memory:
+        assert (memory.store.name, memory.state.name) == ("sqlite", "memory")
+        await memory.store.insert("users", {"id": "alice", "revision": 0})
+        await memory.shelf.put("sessions", "a", b"1", 60)
     assert (settings.data_dir / "llmgateway.db").exists()
 
 
@@ -23,8 +24,8 @@ async def test_production_opens_though_nobody_answers(settings: Settings) -> Non
         },
         config=settings.config,
     )
-    async with open_memory(production) as (store, state):
-        assert (store.name, state.name) == ("mongodb", "redis")
+    async with open_memory(production) as memory:
+        assert (memory.store.name, memory.state.name) == ("mongodb", "redis")
 
 
 def test_a_directory_has_one_gateway_at_a_time(settings: Settings) -> None:

@@ -46,8 +46,8 @@ async def test_models_come_from_file_and_operators_while_it_runs(settings: Setti
 
 async def test_what_another_process_writes_is_noticed_within_a_second(settings: Settings) -> None:
     async with open_services(InForce(settings), CLOCK) as services:
-        async with open_memory(settings) as (store, state):  # as a command does
-            control = control_over(InForce(settings), store, state, CLOCK)
+        async with open_memory(settings) as memory:  # as a command does
+            control = control_over(InForce(settings), memory.store, memory.state, CLOCK)
             await control.models.create(ACTOR, {"id": "added", "targets": [{"provider": "echo"}]})
         await eventually(lambda: services.gateway.route.catalog.find("added"), "it is there", 2)
 

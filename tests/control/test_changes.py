@@ -33,7 +33,7 @@ async def test_only_news_are_written(desk: Desk) -> None:
 
 async def test_who_is_never_quick_enough_gives_up(desk: Desk) -> None:
     await desk.store.insert("users", {"id": "a", "revision": 0, "name": "x"})
-    contended = Contended(desk.store._file)
+    contended = Contended(desk.store.file)
     with pytest.raises(Conflict):
         async with desk.control.audit.change(ANN, "test", "a") as entry:
             await revise(contended, "users", entry, lambda _: {"name": "y"}, {})

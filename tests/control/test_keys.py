@@ -71,6 +71,7 @@ async def test_what_people_see_of_a_key(desk: Desk) -> None:
         "expires_at": "2026-12-01T02:00:00Z",
         "last_used_at": None,
         "state": "active",
+        "purpose": "programs",
         "previous_until": None,
     }
     assert await desk.control.keys.get(issued.key.id) == issued.key

@@ -3,10 +3,12 @@
 import zlib
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from llmgateway.domain import keys
 from llmgateway.domain.keys import Key
+from llmgateway.domain.limits import Limits
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 PEPPER = b"p" * 32
@@ -102,7 +104,19 @@ def test_both_keys_are_valid_while_a_rotation_overlaps() -> None:
 
 def test_a_principal_may_use_what_its_key_names() -> None:
     _, token = keys.mint()
-    assert keys.principal_of(stored(token)).may_use("anything")
-    narrow = keys.principal_of(stored(token, models=("a",)))
+    assert keys.principal_of(stored(token), keys.Owner()).may_use("anything")
+    narrow = keys.principal_of(stored(token, models=("a",)), keys.Owner())
     assert narrow.may_use("a")
     assert not narrow.may_use("b")
+
+
+def test_a_principal_brings_the_limits_of_its_key_and_of_its_user() -> None:
+    _, token = keys.mint()
+    user = {"id": "alice", "state": "active", "limits": {"tokens_per_day": 5}, "roles": ["user"], "name": "A"}
+    cached = keys.with_owner({"id": "k"}, user)
+    assert cached["owner"] == {"state": "active", "limits": {"tokens_per_day": 5}, "roles": ["user"]}
+    key = stored(token, limits=Limits(requests_per_minute=1))
+    principal = keys.principal_of(key, msgspec.convert(cached["owner"], keys.Owner))
+    assert principal.key_limits == Limits(requests_per_minute=1)
+    assert (principal.user_limits, principal.roles) == (Limits(tokens_per_day=5), ("user",))
+    assert keys.with_owner({"id": "k"}, None)["owner"] == {}

@@ -8,10 +8,14 @@ import msgspec
 from typing_extensions import override
 
 from llmgateway.domain import keys
+from llmgateway.domain.admission import Used
+from llmgateway.domain.book import LimitBook
 from llmgateway.domain.call import Ask, ClientInfo, Record
 from llmgateway.domain.catalog import Catalog, Deadlines, Model, Target
 from llmgateway.domain.errors import GatewayError, LedgerUnavailable, StoreUnavailable, UpstreamFailed
 from llmgateway.domain.keys import Principal
+from llmgateway.domain.limits import Scope, Standing
+from llmgateway.domain.periods import Calendar, Period
 from llmgateway.domain.ports import Document, Documents, Reply, UpstreamRequest
 from llmgateway.edge.errors import status_of
 from llmgateway.flow.account import Account
@@ -19,12 +23,15 @@ from llmgateway.flow.admit import Admit
 from llmgateway.flow.authenticate import Authenticate
 from llmgateway.flow.count import Count
 from llmgateway.flow.gateway import Gateway
+from llmgateway.flow.prompts import Prompts
 from llmgateway.flow.relay import Relay
 from llmgateway.flow.route import Route
 from llmgateway.flow.vigil import Watch
 from llmgateway.jobs.background import Background
 from llmgateway.providers.openai import OpenAI
+from llmgateway.stores.limiter import MemoryLimiter
 from llmgateway.stores.memory import MemoryState
+from llmgateway.stores.places import MemoryPlaces
 from llmgateway.upstream.local import LocalReply
 from tests.doubles import SetClock
 
@@ -177,6 +184,7 @@ class ScriptedCaller:
         self.at = clock.now()
         self.arrived = clock.monotonic()
         self.started = False
+        self.standings: Sequence[Standing] = ()
         self.writes = 0
         self.status = 0
         self.told = b""
@@ -230,12 +238,18 @@ class Stage:
         self.shelf = Shelf(keys=key_document())
         self.sunk: list[Record] = []
         self.watch = Watch(background, keepalive=5.0)
-        self.admit = Admit(100)
+        self.used = Used()
+        self.limiter = MemoryLimiter(self.load_used, clock=self.clock)
+        self.places = MemoryPlaces(clock=self.clock)
+        count = Count(self.upstream, self.clock.monotonic)
+        self.admit = Admit(
+            100, self.limiter, self.places, Prompts(count, self.clock.monotonic),
+            book=LimitBook(), calendar=Calendar("UTC"),
+        )  # fmt: skip
         self.authenticate = Authenticate(
             cast(Documents, self.shelf), MemoryState(clock=self.clock), pepper=PEPPER, clock=self.clock
         )
         self.route = Route(Catalog([served or model()]), self.upstream.order)
-        count = Count(self.upstream, self.clock.monotonic)
         self.account = Account(
             self.journal, count, self.clock, status_of=status_of, sinks=(self.sunk.append,)
         )
@@ -247,6 +261,9 @@ class Stage:
             Relay(self.upstream, {"openai": OpenAI()}, self.clock),
             self.watch,
         )
+
+    async def load_used(self, scope: Scope, period: Period) -> Used:
+        return self.used
 
     def caller(self, ask: Ask | None = None, token: str = TOKEN) -> ScriptedCaller:
         return ScriptedCaller(self.clock, self.log, ask or chat(), token)

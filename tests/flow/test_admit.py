@@ -1,56 +1,254 @@
-"""Who is let in: those who ask for no more than there is, while there is room."""
+"""Who is let in: those who ask for no more than there is, within their limits, while there is room; others
+are told, or wait for their turn."""
 
+import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
-from llmgateway.domain.errors import InvalidRequest, Overloaded, ShuttingDown
-from llmgateway.flow.admit import Admit
-from tests.flow.stage import chat, model
+from llmgateway.domain.book import LimitBook
+from llmgateway.domain.call import Ask
+from llmgateway.domain.catalog import Model
+from llmgateway.domain.errors import (
+    BudgetSpent,
+    ClientGone,
+    InvalidRequest,
+    OverLimit,
+    Overloaded,
+    ShuttingDown,
+    StoreUnavailable,
+    UpstreamFailed,
+)
+from llmgateway.domain.limits import Limits
+from llmgateway.domain.pricing import Price
+from llmgateway.jobs.background import Background
+from llmgateway.wire.sse import KEEPALIVE
+from tests.flow.stage import (
+    FIRST,
+    JSON_TYPE,
+    LAST,
+    SSE_TYPE,
+    USAGE,
+    WHOLE,
+    Scripted,
+    Stage,
+    chat,
+    model,
+    turns,
+)
 
-BOUNDED = model(max_output=10, max_choices=2, max_in_flight=1)
+GOOD: Scripted = (200, JSON_TYPE, [WHOLE])  # 5 and 2 tokens
+BOUNDED = model(max_output=10, max_choices=2)
+NARROW = model(max_in_flight=1, max_waiting=1, max_wait=0.05)
+DEAR = Price(id="p", input=1_000_000, output=2_000_000)  # micro-units: 1 and 2 a token
+
+
+def limited(background: Background, *script: Scripted, served: Model = BOUNDED, **limits: int) -> Stage:
+    stage = Stage(background, *script, served=served)
+    stage.admit.book = LimitBook(default=Limits(**limits))
+    return stage
+
+
+async def used(stage: Stage) -> dict[str, int]:
+    """How the limits of the one user stand now."""
+    scopes = stage.admit.book.scopes_for(await stage.authenticate(stage.caller().token), BOUNDED)
+    period = stage.admit.calendar.period_of(stage.clock.now())
+    return {one.name: one.used for one in await stage.limiter.standings(scopes, period)}
 
 
 @pytest.mark.parametrize(("more", "param"), [({"choices": 3}, "n"), ({"max_output": 11}, "max_tokens")])
-def test_asking_for_too_much(more: dict[str, Any], param: str) -> None:
+async def test_asking_for_too_much(background: Background, more: dict[str, Any], param: str) -> None:
+    stage = Stage(background, GOOD, served=BOUNDED)
     with pytest.raises(InvalidRequest) as refused:
-        Admit(1)(chat(**more), BOUNDED)
+        await stage.gateway.exchange(stage.caller(chat(**more)))
     assert refused.value.param == param
+    assert not stage.upstream.requests
 
 
-def test_asking_for_what_there_is() -> None:
-    Admit(1)(chat(choices=2, max_output=10), BOUNDED)
-    Admit(1)(chat(choices=16, max_output=10**9), model())
+async def test_asking_for_what_there_is(background: Background) -> None:
+    stage = Stage(background, GOOD, served=BOUNDED)
+    await stage.gateway.exchange(stage.caller(chat(choices=2, max_output=10)))
+    assert stage.admit.in_flight == 0
 
 
-async def test_a_place_is_given_back_however_it_is_left() -> None:
-    admit = Admit(10)
-    permit = admit(chat(), BOUNDED)
-    await permit.__aenter__()
-    assert admit.in_flight == 1
-    await permit.__aexit__(RuntimeError, RuntimeError(), None)
-    assert admit.in_flight == 0
-    async with admit(chat(), BOUNDED):
-        pass
+async def test_a_full_gateway_a_draining_one_and_one_without_memory(background: Background) -> None:
+    stage = Stage(background, GOOD)
+    stage.admit.in_flight = 100
+    with pytest.raises(Overloaded) as refused:
+        await stage.gateway.exchange(stage.caller())
+    assert refused.value.retry_after
+    stage.admit.in_flight = 0
+    stage.admit.is_short = True
+    with pytest.raises(Overloaded):
+        await stage.gateway.exchange(stage.caller())
+    stage.admit.is_short, stage.admit.is_open = False, False
+    with pytest.raises(ShuttingDown):
+        await stage.gateway.exchange(stage.caller())
+    assert stage.admit.in_flight == 0
+    assert not stage.journal.settled
 
 
-async def test_a_full_model_and_a_full_gateway() -> None:
-    admit = Admit(2)
-    async with admit(chat(), BOUNDED):
-        with pytest.raises(Overloaded) as refused:
-            await admit(chat(), BOUNDED).__aenter__()
-        assert refused.value.retry_after
-        other = model(id="other")
-        async with admit(chat(), other):
-            with pytest.raises(Overloaded):
-                await admit(chat(), other).__aenter__()
-    assert admit.in_flight == 0
+# --- limits ---
 
 
-async def test_nothing_new_while_draining() -> None:
-    admit = Admit(2)
-    async with admit(chat(), model()):
-        admit.is_open = False
-        with pytest.raises(ShuttingDown):
-            await admit(chat(), model()).__aenter__()
-    assert admit.in_flight == 0
+async def test_a_limit_refuses_what_is_beyond_it_and_leaves_no_record(background: Background) -> None:
+    stage = limited(background, GOOD, GOOD, requests_per_minute=1)
+    caller = stage.caller()
+    await stage.gateway.exchange(caller)
+    assert [(one.name, one.limit, one.left) for one in caller.standings] == [("requests_per_minute", 1, 0)]
+    with pytest.raises(OverLimit) as refused:
+        await stage.gateway.exchange(stage.caller())
+    assert refused.value.standings[0].name == "requests_per_minute"
+    assert (len(stage.journal.settled), stage.admit.in_flight) == (1, 0)
+
+
+async def test_what_is_reserved_is_put_right_with_the_truth(background: Background) -> None:
+    stage = limited(background, GOOD, tokens_per_day=1000, tokens_per_minute=1000)
+    caller = stage.caller(chat(max_output=10, choices=2))
+    await stage.gateway.exchange(caller)
+    prompt = (len(chat().body) + 3) // 4
+    assert {one.used for one in caller.standings} == {prompt + 20}
+    assert await used(stage) == {"tokens_per_minute": 7, "tokens_per_day": 7}
+
+
+async def test_money_is_reserved_and_settled_at_the_model_s_price(background: Background) -> None:
+    stage = limited(background, GOOD, GOOD, served=model(price=DEAR, max_output=10), cost_per_month=70)
+    caller = stage.caller()
+    await stage.gateway.exchange(caller)
+    assert caller.standings[0].used == (len(chat().body) + 3) // 4 + 20
+    assert await used(stage) == {"cost_per_month": 9}
+    assert stage.record.cost == 9
+    with pytest.raises(BudgetSpent) as refused:
+        await stage.gateway.exchange(stage.caller(chat(max_output=10, choices=4)))
+    assert refused.value.should_retry is False
+    assert await used(stage) == {"cost_per_month": 9}
+
+
+@pytest.mark.parametrize("failure", [UpstreamFailed("x", reason="connect"), StoreUnavailable("x")])
+async def test_r_acc_09_what_was_not_served_is_given_back(background: Background, failure: Any) -> None:
+    stage = limited(background, failure, tokens_per_day=1000, concurrent_requests=1)
+    with pytest.raises(type(failure)):
+        await stage.gateway.exchange(stage.caller())
+    assert await used(stage) == {"tokens_per_day": 0, "concurrent_requests": 0}
+
+
+async def test_who_hangs_up_pays_for_what_was_said(background: Background) -> None:
+    stage = Stage(background, (200, SSE_TYPE, [FIRST]), silent=True, served=BOUNDED)
+    stage.admit.book = LimitBook(default=Limits(tokens_per_day=1000, concurrent_requests=1))
+    caller = stage.caller(chat(stream=True))
+    call = asyncio.ensure_future(stage.gateway.exchange(caller))
+    await turns()
+    assert (await used(stage))["concurrent_requests"] == 1
+    caller.leave.set()
+    stage.look(0.2)
+    with pytest.raises(ClientGone):
+        await call
+    tokens = stage.record.tokens
+    said = tokens.prompt + tokens.completion
+    assert await used(stage) == {"tokens_per_day": said, "concurrent_requests": 0}
+    assert tokens.completion == 1
+
+
+async def test_the_prompt_is_counted_where_tokens_are_limited(background: Background) -> None:
+    stage = limited(background, GOOD, tokens_per_day=1000)
+    counting = msgspec.structs.replace(BOUNDED.targets[0], tokenizer="http://a:1/extras/tokenize/count")
+    stage.route.catalog = type(stage.route.catalog)([msgspec.structs.replace(BOUNDED, targets=(counting,))])
+    stage.upstream.counts = [(200, JSON_TYPE, [b'{"count":50}'])]
+    caller = stage.caller(chat(max_output=10))
+    await stage.gateway.exchange(caller)
+    assert caller.standings[0].used == 60
+    assert (await used(stage))["tokens_per_day"] == 7
+
+
+@pytest.mark.parametrize(
+    ("ask", "reserved"),
+    [
+        (chat(endpoint="/v1/embeddings"), 0),
+        (chat(max_output=3, choices=2), 6),
+        (chat(), 10),
+    ],
+)
+async def test_what_an_answer_may_be_at_most(background: Background, ask: Ask, reserved: int) -> None:
+    stage = limited(background, GOOD, tokens_per_day=100_000)
+    caller = stage.caller(ask)
+    await stage.gateway.exchange(caller)
+    assert caller.standings[0].used == reserved + (len(ask.body) + 3) // 4
+
+
+# --- places ---
+
+
+async def occupy(stage: Stage) -> "asyncio.Task[None]":
+    call = asyncio.ensure_future(stage.gateway.exchange(stage.caller(chat(stream=True))))
+    await turns()
+    return call
+
+
+async def test_a_full_model_lets_wait_and_a_full_queue_refuses(background: Background) -> None:
+    held: Scripted = (200, SSE_TYPE, [FIRST])
+    stage = Stage(background, held, GOOD, served=model(max_in_flight=1, max_waiting=1), silent=True)
+    first = await occupy(stage)
+    second = stage.caller()
+    second.id = "01a1fb00-0000-7000-8000-000000000001"
+    waiting = asyncio.ensure_future(stage.gateway.exchange(second))
+    await turns()
+    assert stage.places.queue("m").waiting == 1
+    third = stage.caller()
+    third.id = "01a1fb00-0000-7000-8000-000000000002"
+    with pytest.raises(Overloaded) as refused:
+        await stage.gateway.exchange(third)
+    assert refused.value.retry_after
+    assert len(stage.upstream.requests) == 1
+    first.cancel()
+    await asyncio.wait([first])
+    await waiting
+    assert second.told == WHOLE
+    assert stage.admit.in_flight == 0
+
+
+async def test_waiting_has_an_end(background: Background) -> None:
+    stage = Stage(background, (200, SSE_TYPE, [FIRST]), served=NARROW, silent=True)
+    stage.admit.book = LimitBook(default=Limits(tokens_per_day=100_000))
+    first = await occupy(stage)
+    before = await used(stage)
+    late = stage.caller()
+    late.id = "01a1fb00-0000-7000-8000-000000000001"
+    with pytest.raises(Overloaded, match="stayed busy"):
+        await stage.gateway.exchange(late)
+    assert await used(stage) == before, "what it had reserved is given back"
+    assert (stage.places.queue("m").waiting, stage.admit.in_flight) == (0, 1)
+    first.cancel()
+    await asyncio.wait([first])
+
+
+async def test_who_waits_for_a_stream_hears_that_it_waits(background: Background) -> None:
+    stream: Scripted = (200, SSE_TYPE, [FIRST, LAST, USAGE])
+    stage = Stage(background, (200, SSE_TYPE, [FIRST]), stream, served=model(max_in_flight=1), silent=True)
+    first = await occupy(stage)
+    waiting = stage.caller(chat(stream=True))
+    waiting.id = "01a1fb00-0000-7000-8000-000000000001"
+    call = asyncio.ensure_future(stage.gateway.exchange(waiting))
+    await turns()
+    stage.look(6)
+    assert waiting.told == KEEPALIVE
+    first.cancel()
+    call.cancel()
+    await asyncio.wait([first, call])
+    assert (stage.places.queue("m").waiting, stage.admit.in_flight) == (0, 0)
+
+
+async def test_who_hangs_up_while_waiting_leaves_the_queue_and_no_record(background: Background) -> None:
+    stage = Stage(background, (200, SSE_TYPE, [FIRST]), served=model(max_in_flight=1), silent=True)
+    first = await occupy(stage)
+    waiting = stage.caller()
+    waiting.id = "01a1fb00-0000-7000-8000-000000000001"
+    call = asyncio.ensure_future(stage.gateway.exchange(waiting))
+    await turns()
+    waiting.leave.set()
+    stage.look(0.2)
+    with pytest.raises(ClientGone):
+        await call
+    assert (stage.places.queue("m").waiting, len(stage.journal.settled)) == (0, 0)
+    first.cancel()
+    await asyncio.wait([first])

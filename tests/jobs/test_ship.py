@@ -110,7 +110,7 @@ async def test_a_drain_gives_up_in_time_and_the_journal_keeps_the_rest(tmp_path:
         assert not await Shipper(journal, shelf.append).drain(0.05)
     shelf.is_away = False
     with FileJournal(tmp_path, worker="b") as journal:
-        assert journal.take_over() == []
+        assert await journal.take_over() == []
         assert await Shipper(journal, shelf.append).drain(5)
     assert sorted(shelf.stored) == ids
 
@@ -141,8 +141,8 @@ async def test_what_a_dead_worker_left_open_is_settled_with_what_is_known(tmp_pa
         settled(dead, 2, start=10)
     with FileJournal(tmp_path, worker="alive") as journal:
         recovery = Recovery(journal, journal, CLOCK, sinks=[seen.append])
-        assert recovery.look() == 1
-        assert recovery.look() == 0
+        assert await recovery.look() == 1
+        assert await recovery.look() == 0
         assert recovery.recovered == 1
         assert await Shipper(journal, shelf.append).drain(5)
     found = shelf.stored["id-1"]

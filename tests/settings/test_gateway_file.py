@@ -206,6 +206,7 @@ def test_the_example_says_everything_there_is(path: Path) -> None:
         *entry,
         *entry["deadlines"],
         *entry["stores"],
+        *entry["sign_in"],
         *entry["models"][0],
         *entry["models"][0]["targets"][0],
         *entry["models"][0]["price"],

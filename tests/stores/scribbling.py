@@ -5,6 +5,7 @@ in the store. `python -m tests.stores.scribbling <root> <worker> <seed> <segment
 the seed, it takes over what dead workers left and says `O <id>` for each open record.
 """
 
+import asyncio
 import random
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ def main(root: str, worker: str, seed: str, segment_bytes: str) -> None:
         say_ready()
         if seed == "adopt":
             sys.stdin.readline()
-            say("O", *journal.take_over())
+            say("O", *asyncio.run(journal.take_over()))
             say_ready()
             sys.stdin.readline()
         else:

@@ -1,5 +1,6 @@
 """The journal: what was reserved is settled once and shipped once, whatever dies in between."""
 
+import asyncio
 import os
 import random
 import resource
@@ -19,7 +20,7 @@ from llmgateway.domain.call import Record
 from llmgateway.domain.errors import LedgerUnavailable
 from llmgateway.stores import journal as module
 from llmgateway.stores.journal import Batch, FileJournal
-from llmgateway.stores.segment import left_open, read
+from llmgateway.stores.segment import read, remains_of
 from llmgateway.wire.frames import SETTLE
 from tests.lab.waiting import wait_until
 from tests.stores.samples import record
@@ -50,6 +51,10 @@ def made(count: int) -> list[Record]:
 def reserve(journal: FileJournal, records: Sequence[Record]) -> None:
     for one in records:
         journal.reserve(one)
+
+
+def taken_over(journal: FileJournal) -> list[Record]:
+    return asyncio.run(journal.take_over())
 
 
 def settle(journal: FileJournal, records: Sequence[Record]) -> None:
@@ -174,7 +179,7 @@ def test_rotation_carries_what_is_open(journal: FileJournal) -> None:
         passed(journal, 20)
         ship_all(journal)
     assert not first.exists()
-    (open_one,) = left_open([segment.path for segment in journal._segments])
+    (open_one,) = remains_of([segment.path for segment in journal._segments]).orphans
     assert (open_one.id, open_one.duration_ms) == (long.id, 19)
     settle(journal, [long])
     assert ship_all(journal) == [long.id]
@@ -198,7 +203,7 @@ def test_what_is_left_at_the_end_stays_for_the_next(root: Path, left: str) -> No
         if left == "unshipped":
             settle(journal, [one])
     with FileJournal(root, worker="two", segment_bytes=SMALL) as journal:
-        orphans = journal.take_over()
+        orphans = taken_over(journal)
         settle(journal, orphans)
         assert ship_all(journal).count(one.id) == 1
         assert len(orphans) == (left == "open")
@@ -286,14 +291,14 @@ def test_the_journal_of_a_dead_worker_is_taken_over(journal: FileJournal, root: 
         open_ones[1].duration_ms = 77
         dead.progress([open_ones[1]])
     own = passed(journal, 2)
-    orphans = journal.take_over()
+    orphans = taken_over(journal)
     assert sorted(ids(orphans)) == sorted(ids(open_ones))
     assert {one.duration_ms for one in orphans} == {77, 1500}
     assert journal.unshipped == len(settled) + len(own)
     settle(journal, orphans)
     assert ship_all(journal, 30) == ids(settled) + ids(own) + ids(orphans)
     assert not (root / "dead").exists()
-    assert journal.take_over() == []
+    assert taken_over(journal) == []
 
 
 def test_a_batch_on_its_way_does_not_take_an_adopted_one_with_it(journal: FileJournal, root: Path) -> None:
@@ -302,7 +307,7 @@ def test_a_batch_on_its_way_does_not_take_an_adopted_one_with_it(journal: FileJo
     batch = journal.batch(500)
     with abandoned(root, "dead") as dead:
         settled = passed(dead, 200)
-    assert journal.take_over() == []
+    assert taken_over(journal) == []
     journal.shipped(batch)
     assert ids(batch.records) + ship_all(journal) == ids(own + settled)
 
@@ -310,7 +315,7 @@ def test_a_batch_on_its_way_does_not_take_an_adopted_one_with_it(journal: FileJo
 def test_an_adopted_batch_on_its_way_does_not_take_own_ones_with_it(journal: FileJournal, root: Path) -> None:
     with abandoned(root, "dead") as dead:
         settled = passed(dead, 10)
-    journal.take_over()
+    taken_over(journal)
     batch = journal.batch(4)
     own = passed(journal, 100)
     journal.shipped(batch)
@@ -324,9 +329,9 @@ def test_an_adopted_one_stays_while_its_records_wait(root: Path) -> None:
         open_ones = made(2)
         reserve(dead, open_ones)
     with abandoned(root, "b-dead") as second:
-        settle(second, second.take_over())
+        settle(second, taken_over(second))
     with FileJournal(root, worker="c", segment_bytes=SMALL) as third:
-        assert third.take_over() == []  # the second had settled what the first had left open
+        assert taken_over(third) == []  # the second had settled what the first had left open
         assert sorted(ship_all(third)) == sorted(ids(settled + open_ones))
     assert list(root.iterdir()) == []
 
@@ -335,7 +340,7 @@ def test_a_living_worker_is_left_alone(journal: FileJournal, root: Path) -> None
     with FileJournal(root, worker="alive", segment_bytes=SMALL) as alive:
         records = made(2)
         reserve(alive, records)
-        assert journal.take_over() == []
+        assert taken_over(journal) == []
         settle(alive, records)
         assert ship_all(alive) == ids(records)
 
@@ -344,7 +349,7 @@ def test_strange_things_in_the_directory_are_left_alone(journal: FileJournal, ro
     (root / "dead-letters.jsonl").write_text("{}\n")
     (root / ".unborn").mkdir()
     (root / "empty").mkdir()
-    assert journal.take_over() == []
+    assert taken_over(journal) == []
     assert files(root)[-1] == "lock"
     assert not (root / "empty").exists()
     assert (root / ".unborn").exists()
@@ -377,7 +382,7 @@ def test_a_killed_process_loses_nothing(root: Path, seed: int) -> None:
         assert process.wait() == -signal.SIGKILL
     reserved, settled, stored = (said(lines, word) for word in "RSH")
     with FileJournal(root, worker="next", segment_bytes=SMALL) as journal:
-        orphans = ids(journal.take_over())
+        orphans = ids(taken_over(journal))
         shipped = ship_all(journal)
         assert len(set(orphans)) == len(orphans)
         assert len(set(shipped)) == len(shipped)
@@ -482,7 +487,7 @@ def test_a_disk_that_is_full_at_the_start_is_told(root: Path) -> None:
     with no_room(), pytest.raises(LedgerUnavailable, match="no room for the journal"):
         FileJournal(root, worker="one", segment_bytes=SMALL).__enter__()
     with FileJournal(root, worker="two", segment_bytes=SMALL) as journal:
-        assert journal.take_over() == []
+        assert taken_over(journal) == []
         assert [path.name for path in root.iterdir()] == ["two"]
 
 
@@ -506,7 +511,7 @@ def test_after_a_failed_sync_everything_is_written_again(journal: FileJournal, r
     rescued = root.parent / "rescued"
     rescued.mkdir()
     shutil.copy(journal._segments[-1].path, rescued / "1.journal")
-    assert sorted(ids(left_open([rescued / "1.journal"]))) == sorted(ids(open_ones))
+    assert sorted(ids(remains_of([rescued / "1.journal"]).orphans)) == sorted(ids(open_ones))
     written = {one.id for kind, one in read(rescued / "1.journal") if kind == SETTLE}
     assert written == set(ids([*settled, later, last]))
     assert set(ship_all(journal)) == written
@@ -529,7 +534,7 @@ def test_nothing_is_deleted_while_it_waits_even_if_it_was_written_twice(
             seen |= set(ids(batch.records))
             journal.shipped(batch)
     with FileJournal(root, worker="two", segment_bytes=SMALL) as journal:
-        journal.take_over()
+        taken_over(journal)
         assert seen | set(ship_all(journal)) == set(ids(records))
 
 

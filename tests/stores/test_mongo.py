@@ -21,6 +21,7 @@ from tests.lab.servers import Mongod
 from tests.lab.waiting import eventually, eventually_answers
 from tests.stores.contract import StoreContract, key
 from tests.stores.samples import NOON, record
+from tests.stores.upkeep_contract import UpkeepContract
 from tests.stores.watching import lines_of, loop_lag, seconds_to_fail, works
 
 # The driver leaves a socket to the garbage collector when it is cancelled while it connects.
@@ -40,7 +41,7 @@ def _collected() -> Iterator[None]:
     gc.collect()
 
 
-class TestMongo(StoreContract):
+class TestMongo(StoreContract, UpkeepContract):
     @pytest.fixture
     async def store(self, mongo_url: str) -> AsyncIterator[MongoStore]:
         async with open_mongo(mongo_url, 5) as store:

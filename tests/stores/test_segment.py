@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from llmgateway.domain.call import Record
-from llmgateway.stores.segment import Segment, left_open, read
+from llmgateway.stores.segment import Segment, read, remains_of
 from llmgateway.wire.frames import PROGRESS, RESERVE, SETTLE, frame
 from tests.stores.samples import record
 
@@ -109,8 +109,8 @@ def test_open_is_what_was_never_settled_in_its_last_state(tmp_path: Path) -> Non
     one, two = tmp_path / "1", tmp_path / "2"
     one.write_bytes(framed(RESERVE, A) + framed(RESERVE, B) + framed(RESERVE, C) + framed(SETTLE, A))
     two.write_bytes(framed(PROGRESS, later) + framed(SETTLE, C))
-    assert left_open([one, two]) == [later]
-    assert left_open([two, one]) == [B]  # in whatever order: what is settled is not open
+    assert remains_of([one, two]).orphans == [later]
+    assert remains_of([two, one]).orphans == [B]  # in whatever order: what is settled is not open
 
 
 def test_a_tail_torn_at_any_byte_costs_only_itself(tmp_path: Path) -> None:
@@ -119,9 +119,9 @@ def test_a_tail_torn_at_any_byte_costs_only_itself(tmp_path: Path) -> None:
     path = tmp_path / "1"
     for end in range(len(last)):
         path.write_bytes(whole + last[:end] + bytes(100))
-        assert left_open([path]) == [A, B], end
+        assert remains_of([path]).orphans == [A, B], end
         adopted = Segment.adopt(path)
         assert adopted.settled(10)[0] == []
         adopted.close()
     path.write_bytes(whole + last + bytes(100))
-    assert left_open([path]) == [B]
+    assert remains_of([path]).orphans == [B]

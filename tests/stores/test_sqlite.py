@@ -13,6 +13,7 @@ from llmgateway.stores.sqlite import SqliteStore, open_sqlite
 from tests.lab.waiting import eventually_answers
 from tests.stores.contract import StoreContract, key
 from tests.stores.samples import record
+from tests.stores.upkeep_contract import UpkeepContract
 from tests.stores.watching import works
 
 PATIENCE = 0.4
@@ -40,7 +41,7 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
         yield store
 
 
-class TestSqlite(StoreContract):
+class TestSqlite(StoreContract, UpkeepContract):
     @pytest.fixture
     async def store(self, path: Path) -> AsyncIterator[SqliteStore]:
         async with open_sqlite(path) as store:

@@ -1,0 +1,103 @@
+"""The portal put together: its parts, and what they are told of the settings in force."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+from starlette.routing import BaseRoute
+
+from llmgateway import __version__
+from llmgateway.app.in_force import InForce
+from llmgateway.app.services import Services
+from llmgateway.control.accounts import AccountRules, Accounts
+from llmgateway.control.ground import Ground
+from llmgateway.control.playground import Playground
+from llmgateway.domain.limits import Standing
+from llmgateway.domain.people import User
+from llmgateway.domain.ports import Clock
+from llmgateway.edge.errors import status_of
+from llmgateway.portal.address import Addresses
+from llmgateway.portal.assets import Assets
+from llmgateway.portal.door import House
+from llmgateway.portal.origin import Origins
+from llmgateway.portal.page import Pages
+from llmgateway.portal.routes import LINKS, PLACES, routes
+from llmgateway.portal.sessions import Sessions
+from llmgateway.portal.visit import Desk, Facts
+from llmgateway.portal.words import load_words
+
+
+class Portal(Struct, frozen=True):
+    """Its routes, and the sessions that other surfaces may ask."""
+
+    routes: list[BaseRoute]
+    sessions: Sessions
+
+
+def portal_of(in_force: InForce, services: Services, clock: Clock) -> Portal:
+    settings = in_force.settings
+    origins = Origins(settings.public_url)
+    sessions = Sessions(
+        services.shelf, services.control.people, clock, keys=settings.secret_keys, origins=origins
+    )
+    words, assets = load_words(), Assets()
+    pages = Pages(
+        words, assets.url_of, clock, origins=origins, links=LINKS,
+        paths={place.name: place.path for place in PLACES},
+    )  # fmt: skip
+    house = House(
+        desk=desk_of(in_force, services, clock, sessions), pages=pages, origins=origins,
+        addresses=Addresses(settings.trusted_proxies), words=words,
+        places={place.name: place for place in PLACES}, status_of=status_of,
+    )  # fmt: skip
+    return Portal(routes(house, assets), sessions)
+
+
+def desk_of(in_force: InForce, services: Services, clock: Clock, sessions: Sessions) -> Desk:
+    control = services.control
+    return Desk(
+        control=control,
+        accounts=accounts_of(in_force, services, clock),
+        sessions=sessions,
+        playground=Playground(control.keys, clock),
+        shelf=services.shelf,
+        clock=clock,
+        visible=services.gateway.route.visible,
+        standings=no_standings,
+        replicas=services.upstream.replicas.seen,
+        facts=lambda: facts_of(in_force),
+    )
+
+
+def accounts_of(in_force: InForce, services: Services, clock: Clock) -> Accounts:
+    settings, control = in_force.settings, services.control
+    assert settings.admin_key is not None, "an embedded gateway makes one, in production it is required"
+    ground = Ground(
+        store=services.store, state=services.state, clock=clock, audit=control.audit,
+        configured=in_force.configuration,
+    )  # fmt: skip
+    return Accounts(
+        ground, control.people, services.shelf, admin_key=settings.admin_key,
+        rules=lambda: rules_of(in_force),
+    )  # fmt: skip
+
+
+def rules_of(in_force: InForce) -> AccountRules:
+    settings = in_force.settings
+    return AccountRules(
+        is_private=Origins(settings.public_url).is_private and not settings.is_production,
+        sign_in=settings.local_sign_in,
+        sign_up=settings.local_sign_up,
+    )
+
+
+def facts_of(in_force: InForce) -> Facts:
+    settings = in_force.settings
+    return Facts(
+        public_url=settings.public_url.rstrip("/"), currency=settings.currency, time_zone=settings.time_zone,
+        version=__version__,
+    )  # fmt: skip
+
+
+async def no_standings(user: User) -> Sequence[Standing]:
+    """Where nothing limits what people use."""
+    return ()

@@ -1,0 +1,1 @@
+"""HTTP for people: the pages under /portal, their sessions and sign-in."""

@@ -1,0 +1,182 @@
+"""The way into every page: who may come in, whether a form is our own, and errors made into pages.
+
+Nothing of a form is read before its sender is known.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Literal, cast
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llmgateway.control.plain import plain
+from llmgateway.domain.errors import GatewayError, MethodNotAllowed, NotAllowed, NotFound, Unavailable
+from llmgateway.portal.address import Addresses
+from llmgateway.portal.form import read_form
+from llmgateway.portal.origin import Origins
+from llmgateway.portal.page import Pages
+from llmgateway.portal.paths import path_to
+from llmgateway.portal.sessions import CSRF_HEADER, is_token
+from llmgateway.portal.visit import Answer, Desk, Download, Look, Page, Redirect, Show, Theme, Visit
+from llmgateway.portal.words import Words, language_of, later
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 31_536_000
+SIGN_IN, HOME = "sign-in", "overview"
+NOT_OURS = later("This did not come from a page of this portal. Please go back, reload it and try again.")
+FAILED = later("The gateway failed; the operators can find out why by the request id.")
+ELSEWHERE = later("This gateway is known by another address: %(url)s")
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """An address and what is done there. `is_destination`: a visitor may be sent there by its name."""
+
+    name: str
+    path: str
+    get: Show | None = None
+    post: Show | None = None
+    needs: Literal["nobody", "user", "admin"] = "user"
+    is_destination: bool = False
+
+
+class House(Struct, frozen=True, kw_only=True):
+    """What all doors have together. `status_of` is the edge's table from errors to HTTP."""
+
+    desk: Desk
+    pages: Pages
+    origins: Origins
+    addresses: Addresses
+    words: Mapping[str, Words]
+    places: Mapping[str, Place]
+    status_of: Callable[[GatewayError], int]
+
+    @property
+    def look_cookie(self) -> str:
+        return "__Host-lgw-look" if self.origins.is_secure else "lgw-look"
+
+
+class Door:
+    """An ASGI application for one place; None is everywhere else."""
+
+    def __init__(self, house: House, place: Place | None) -> None:
+        self._house = house
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        visit = self._stranger(request)
+        try:
+            visit = await self._known(visit)
+            response = await self._response(visit)
+        except GatewayError as error:
+            response = self._failed(visit, error)
+        except Exception:
+            log.exception("a page failed", extra={"fields": {"request_id": visit.actor.request_id}})
+            response = self._failed(visit, GatewayError(FAILED))
+        await response(scope, receive, send)
+
+    # --- who comes ---
+
+    def _stranger(self, request: Request) -> Visit:
+        look = self._look(request)
+        return Visit(
+            request=request, words=self._house.words[look.language], look=look,
+            address=self._house.addresses.of(request),
+        )  # fmt: skip
+
+    def _look(self, request: Request) -> Look:
+        language, _, theme = request.cookies.get(self._house.look_cookie, "").partition(".")
+        if language not in self._house.words:
+            language = language_of(request.headers.get("accept-language", ""), self._house.words)
+        return Look(language, cast(Theme, theme if theme in ("light", "dark") else "auto"))
+
+    async def _known(self, visit: Visit) -> Visit:
+        """With the session, if there is one, and the form, if one was sent by a page of ours."""
+        house, request = self._house, visit.request
+        if not house.origins.is_at_home(request):
+            text = visit.words.gettext(ELSEWHERE) % {"url": house.origins.public_url}
+            raise NotAllowed(text, code="misdirected")
+        if request.method == "POST" and not house.origins.is_from_our_page(request):
+            raise NotAllowed(NOT_OURS)
+        found = await house.desk.sessions.of(request)
+        if found is None:
+            return visit
+        return msgspec.structs.replace(visit, session=found[0], user=found[1])
+
+    async def _with_form(self, visit: Visit) -> Visit:
+        header = visit.request.headers.get(CSRF_HEADER)
+        form = visit.form if header is not None else await read_form(visit.request)
+        token = form.raw("token") if header is None else header
+        if visit.session is not None and not is_token(visit.session, token):
+            raise NotAllowed(NOT_OURS)
+        return msgspec.structs.replace(visit, form=form)
+
+    # --- what is answered ---
+
+    async def _response(self, visit: Visit) -> Response:
+        place, method = self._place, visit.request.method
+        if place is None or (place.needs == "admin" and visit.user and "admin" not in visit.user.roles):
+            raise NotFound(later("There is no such page."))
+        if visit.user is None and place.needs != "nobody":
+            following = {"next": place.name} if place.is_destination and place.name != HOME else {}
+            return await self._sent(visit, Redirect(SIGN_IN, following))
+        show = place.post if method == "POST" else place.get if method in ("GET", "HEAD") else None
+        if show is None:
+            raise MethodNotAllowed(later("This page cannot be used like that."))
+        if method == "POST":
+            visit = await self._with_form(visit)
+        answer = await show(self._house.desk, visit)
+        return await self._sent(visit, answer)
+
+    async def _sent(self, visit: Visit, answer: Answer) -> Response:
+        pages = self._house.pages
+        if isinstance(answer, Page):
+            return pages.response(self._house.desk, visit, answer, self._place.name if self._place else None)
+        if isinstance(answer, Redirect):
+            return await self._redirected(visit, answer)
+        if isinstance(answer, Download):
+            name = {"content-disposition": f'attachment; filename="{answer.name}"'}
+            return Response(answer.body, media_type=answer.media_type, headers=pages.headers | name)
+        body = msgspec.json.encode(answer.value, enc_hook=plain)
+        return Response(body, media_type="application/json", headers=pages.headers)
+
+    async def _redirected(self, visit: Visit, redirect: Redirect) -> Response:
+        said = {"said": redirect.said} if redirect.said else {}
+        wished = self._house.places.get(redirect.wish)
+        is_granted = wished is not None and wished.is_destination
+        place = self._house.places[redirect.wish if is_granted else redirect.place]
+        path = path_to(place.path, {**redirect.parameters, **said})
+        response = Response(status_code=303, headers={**self._house.pages.headers, "location": path})
+        sessions = self._house.desk.sessions
+        if redirect.begins_for is not None:
+            await sessions.begin(visit.request, response, redirect.begins_for, "local", address=visit.address)
+        if redirect.ends:
+            await sessions.end(visit.request, response)
+        if redirect.look is not None:
+            response.set_cookie(
+                self._house.look_cookie, f"{redirect.look.language}.{redirect.look.theme}",
+                max_age=LOOK_SECONDS, path="/", secure=self._house.origins.is_secure, httponly=True,
+                samesite="lax",
+            )  # fmt: skip
+        return response
+
+    def _failed(self, visit: Visit, error: GatewayError) -> Response:
+        """For a script as JSON, for people as a page."""
+        status = 421 if error.code == "misdirected" else self._house.status_of(error)
+        if visit.request.headers.get(CSRF_HEADER) is not None:
+            told = {"error": {"message": visit.words.gettext(error.message), "code": error.code}}
+            return Response(
+                msgspec.json.encode(told), status, media_type="application/json",
+                headers=self._house.pages.headers,
+            )  # fmt: skip
+        values = {"error": error, "status": status, "may_pass": isinstance(error, Unavailable)}
+        page = Page("error.html", values, status)
+        response = self._house.pages.response(self._house.desk, visit, page, None)
+        if error.retry_after is not None:
+            response.headers["retry-after"] = str(int(error.retry_after) or 1)
+        return response

@@ -1,0 +1,86 @@
+"""Signing in and out, signing up, and how pages look: what somebody can do who is not known yet."""
+
+from typing import cast
+
+from llmgateway.control.accounts import NewAccount
+from llmgateway.control.audit import Actor
+from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, NotAuthenticated, OverLimit
+from llmgateway.domain.secret import Secret
+from llmgateway.portal.visit import Answer, Desk, Look, Page, Redirect, Theme, Visit
+from llmgateway.portal.words import LANGUAGES
+
+REFUSALS = (Conflict, InvalidRequest, NotAuthenticated, OverLimit)
+STATUS = {Conflict: 409, InvalidRequest: 422, NotAuthenticated: 401, OverLimit: 429}
+
+
+def status_of(error: GatewayError | None) -> int:
+    """Of a form that is shown again with what is wrong."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 200)
+
+
+async def show_sign_in(desk: Desk, visit: Visit, error: GatewayError | None = None) -> Answer:
+    following = visit.form.text("next") or visit.asked("next")
+    if visit.user is not None:
+        return Redirect("overview", wish=following)
+    is_local, is_first = desk.accounts.rules().sign_in, await desk.accounts.is_first()
+    if is_local and is_first and error is None and desk.accounts.rules().is_private:
+        return Redirect("sign-up")
+    values = {
+        "error": error, "next": following, "is_local": is_local, "login": visit.form.text("login"),
+        "may_sign_up": await desk.accounts.may_sign_up(),
+    }  # fmt: skip
+    return Page("sign-in.html", values, status_of(error))
+
+
+async def sign_in(desk: Desk, visit: Visit) -> Answer:
+    login, password = visit.form.text("login"), Secret(visit.form.raw("password"))
+    try:
+        user = await desk.accounts.sign_in(login, password, visit.address)
+    except REFUSALS as error:
+        return await show_sign_in(desk, visit, error)
+    return Redirect("overview", wish=visit.form.text("next"), begins_for=user)
+
+
+async def sign_out(desk: Desk, visit: Visit) -> Answer:
+    if visit.user is not None:
+        await desk.playground.end(visit.actor, visit.user.id)
+    return Redirect("sign-in", said="signed-out", ends=True)
+
+
+async def show_sign_up(desk: Desk, visit: Visit, error: GatewayError | None = None) -> Answer:
+    if visit.user is not None:
+        return Redirect("overview")
+    if not await desk.accounts.may_sign_up():
+        return Redirect("sign-in")
+    is_first = await desk.accounts.is_first()
+    values = {
+        "error": error, "form": visit.form, "is_first": is_first,
+        "asks_claim": is_first and not desk.accounts.rules().is_private,
+        "needs_claim": not desk.accounts.rules().sign_up,
+    }  # fmt: skip
+    return Page("sign-up.html", values, status_of(error))
+
+
+async def sign_up(desk: Desk, visit: Visit) -> Answer:
+    form = visit.form
+    claim = form.raw("claim").strip()
+    new = NewAccount(
+        login=form.text("login"), password=Secret(form.raw("password")), name=form.text("name") or None,
+        claim=Secret(claim) if claim else None,
+    )  # fmt: skip
+    actor = Actor(f"user {new.login.lower()[:64]}", visit.actor.source, visit.actor.request_id)
+    try:
+        user = await desk.accounts.sign_up(actor, new, visit.address)
+    except REFUSALS as error:
+        return await show_sign_up(desk, visit, error)
+    return Redirect("overview", said="welcome", begins_for=user.id)
+
+
+async def set_look(desk: Desk, visit: Visit) -> Answer:
+    language, theme = visit.form.text("language"), visit.form.text("theme")
+    look = Look(
+        language if language in LANGUAGES else visit.look.language,
+        cast(Theme, theme) if theme in ("auto", "light", "dark") else visit.look.theme,
+    )
+    home = "overview" if visit.user else "sign-in"
+    return Redirect(home, wish=visit.form.text("next"), look=look)

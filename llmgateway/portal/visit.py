@@ -1,0 +1,146 @@
+"""What a page's function gets and gives: a visit, and a page, a redirect or a file."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
+
+from msgspec import Struct
+from starlette.requests import Request
+
+from llmgateway.control.accounts import Accounts
+from llmgateway.control.audit import Actor
+from llmgateway.control.playground import Playground
+from llmgateway.control.replicas import Seen
+from llmgateway.control.services import Control
+from llmgateway.domain.catalog import Model
+from llmgateway.domain.keys import Principal
+from llmgateway.domain.limits import Standing
+from llmgateway.domain.people import User
+from llmgateway.domain.ports import Clock, Shelf
+from llmgateway.portal.form import Form
+from llmgateway.portal.sessions import Session, Sessions
+from llmgateway.portal.words import Words, later
+
+Theme = Literal["auto", "light", "dark"]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+# What a page says at its head after a redirect, by the word that stands in its address.
+SAID: Mapping[str, str] = {
+    "changed": later("Your changes are saved."),
+    "revoked": later("The key is revoked. Programs that use it are refused from now on."),
+    "already": later("That form was sent before; nothing was done twice."),
+    "ended": later("The session is ended."),
+    "others-ended": later("All other sessions are ended."),
+    "password": later("Your password is changed, and all other sessions are ended."),
+    "signed-out": later("You are signed out."),
+    "welcome": later("Welcome! Your account is ready."),
+}
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What pages say of the gateway. `sign_in_url` is the identity provider's door, None where there is
+    none; `sign_in_name` is what its button says."""
+
+    public_url: str
+    currency: str
+    time_zone: str
+    version: str
+    sign_in_url: str | None = None
+    sign_in_name: str = ""
+
+
+class Desk(Struct, frozen=True, kw_only=True):
+    """What pages work with. `visible`: the models that somebody may call; `standings`: how a user's limits
+    stand; `replicas`: the health of upstreams."""
+
+    control: Control
+    accounts: Accounts
+    sessions: Sessions
+    playground: Playground
+    shelf: Shelf
+    clock: Clock
+    visible: Callable[[Principal], Sequence[Model]]
+    standings: Callable[[User], Awaitable[Sequence[Standing]]]
+    replicas: Seen
+    facts: Callable[[], Facts]
+
+    def visible_to(self, user: User) -> Sequence[Model]:
+        """By the same rule as calls: what a key of theirs without restrictions may use."""
+        return self.visible(Principal(key_id="", user=user.id, project=user.project, models=None))
+
+
+class Look(Struct, frozen=True):
+    """How somebody wants pages to be."""
+
+    language: str
+    theme: Theme
+
+
+class Visit(Struct, frozen=True, kw_only=True):
+    """One request. `session` and `user` are None for who is not signed in."""
+
+    request: Request
+    words: Words
+    look: Look
+    address: str
+    session: Session | None = None
+    user: User | None = None
+    form: Form = Form()
+
+    @property
+    def actor(self) -> Actor:
+        who = f"user {self.user.id}" if self.user else "nobody"
+        return Actor(who, f"portal {self.address}", getattr(self.request.state, "request_id", None))
+
+    @property
+    def me(self) -> User:
+        assert self.user is not None, "the place needs somebody who is signed in"
+        return self.user
+
+    @property
+    def current(self) -> Session:
+        assert self.session is not None, "the place needs somebody who is signed in"
+        return self.session
+
+    def asked(self, name: str) -> str:
+        """A parameter of the address."""
+        return self.request.query_params.get(name, "").strip()
+
+
+class Page(Struct, frozen=True):
+    """A template with its values."""
+
+    template: str
+    values: Mapping[str, Any] = NOTHING
+    status: int = 200
+
+
+class Redirect(Struct, frozen=True):
+    """To a place of ours, by its name, or to the visitor's own `wish` where that names a destination. `said`
+    is a word of `SAID`. On the way a session may begin for a user, or end, and the look may change."""
+
+    place: str
+    parameters: Mapping[str, str] = NOTHING
+    said: str | None = None
+    wish: str = ""
+    begins_for: str | None = None
+    ends: bool = False
+    look: Look | None = None
+
+
+class Download(Struct, frozen=True):
+    """A file to keep."""
+
+    body: bytes
+    media_type: str
+    name: str
+
+
+class Data(Struct, frozen=True):
+    """JSON for a script of ours."""
+
+    value: object
+
+
+Answer = Page | Redirect | Download | Data
+Show = Callable[[Desk, Visit], Awaitable[Answer]]

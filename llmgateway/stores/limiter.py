@@ -1,0 +1,71 @@
+"""The limiter of a gateway that is one process."""
+
+from collections.abc import Mapping, Sequence
+
+from llmgateway.domain.admission import LoadUsed
+from llmgateway.domain.limits import Claim, Scope, Standing
+from llmgateway.domain.periods import Period
+from llmgateway.domain.ports import Clock, SystemClock
+from llmgateway.stores.standings import Money, refusal, standings_of, units
+from llmgateway.stores.sums import LedgerSums
+from llmgateway.stores.windows import Answer, Counts
+
+MINUTE = 60.0
+
+
+class MemoryLimiter:
+    """Forgets everything with its process, and asks the ledger again. `window` is what a minute is."""
+
+    name = "memory"
+
+    def __init__(self, load: LoadUsed, *, clock: Clock | None = None, window: float = MINUTE,
+                 money: Money = units) -> None:  # fmt: skip
+        self._clock = clock or SystemClock()
+        self._money = money
+        self._sums = LedgerSums(load, self._clock)
+        self.counts = Counts(window, self._wall)
+
+    def is_healthy(self) -> bool:
+        return True
+
+    async def reserve(self, claim: Claim) -> Sequence[Standing]:
+        answer = await self.admit(claim)
+        if not answer.is_taken:
+            raise refusal(claim, answer.readings, self._clock.now, money=self._money)
+        return standings_of(claim.scopes, answer.readings, claim.period, self._clock.now)
+
+    async def admit(self, claim: Claim) -> Answer:
+        """As `reserve`, in numbers."""
+        begins = self._sums.away(claim)
+        while (answer := self.counts.claim(claim, self.milliseconds(), begins)).unknown:
+            begins = await self._sums.begins(claim, answer.unknown)
+        return answer
+
+    def settle(self, id: str, tokens: int, cost: int) -> None:
+        self.counts.settle(id, tokens, cost)
+
+    async def standings(self, scopes: Sequence[Scope], period: Period) -> Sequence[Standing]:
+        answer = await self.look(question(scopes, period))
+        return standings_of(scopes, answer.readings, period, self._clock.now)
+
+    async def look(self, claim: Claim) -> Answer:
+        begins = self._sums.away(claim)
+        while (answer := self.counts.look(claim, self.milliseconds(), begins)).unknown:
+            begins = await self._sums.begins(claim, answer.unknown)
+        return answer
+
+    async def recover(self, worker: str, spent: Mapping[str, tuple[int, int]]) -> None:
+        """A dead worker's calls died with its counts; what is in `spent` of this one's own is settled."""
+        for id, (tokens, cost) in spent.items():
+            self.settle(id, tokens, cost)
+
+    def milliseconds(self) -> int:
+        return int(self._clock.monotonic() * 1000)
+
+    def _wall(self) -> int:
+        return int(self._clock.now().timestamp() * 1000)
+
+
+def question(scopes: Sequence[Scope], period: Period) -> Claim:
+    """A claim of nothing, for a look."""
+    return Claim("", tuple(scopes), 0, 0, period)

@@ -1,0 +1,364 @@
+"""The limiter of many workers: one script on Redis counts for all, and while it is away each counts a share.
+
+What many callers claim in one turn of the event loop goes out as one call, with what has ended meanwhile.
+One call is under way at a time, so what a call holds is known before it is given back, and nobody who is
+cancelled leaves a claim behind.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import NoReturn
+
+from msgspec import UNSET, Struct, UnsetType
+
+from llmgateway.domain.admission import LoadUsed
+from llmgateway.domain.errors import StoreUnavailable
+from llmgateway.domain.limits import Claim, Scope, Standing
+from llmgateway.domain.periods import Period
+from llmgateway.domain.ports import Clock, SystemClock
+from llmgateway.stores.alongside import alongside
+from llmgateway.stores.breaker import Health, reason_of
+from llmgateway.stores.limiter import MINUTE, question
+from llmgateway.stores.limiter_turn import Change, Reply, Turn, Turns
+from llmgateway.stores.redis import RedisState
+from llmgateway.stores.share import Share
+from llmgateway.stores.standings import Money, refusal, standings_of, units
+from llmgateway.stores.sums import LedgerSums, all_away
+from llmgateway.stores.windows import Answer, Begin, Reading
+
+log = logging.getLogger(__name__)
+
+CLAIMS, CHANGES = 64, 256  # of one turn: Redis does nothing else meanwhile
+BACKLOG = 100_000  # changes kept for a Redis that is away
+SEEN = 20_000  # scopes whose use is remembered for the time in which it is
+BEAT, TICK = 5.0, 0.5  # seconds
+SLACK = 100  # ms that the two clocks may have drifted since the last turn
+ASKS = 4  # of one claim: the ledger's sums may be lost again before they arrive
+ALONE = " While a part of the gateway is away, limits are shared out among its workers."
+
+
+class _Open(Struct):
+    """A call that has been let in. `change` is its `hold`, when it was let in without Redis, or perhaps with
+    it (`is_uncertain`); `is_counted` is false when the backlog was full."""
+
+    claim: Claim
+    change: Change | None = None
+    is_counted: bool = True
+    is_uncertain: bool = False
+
+
+class _Asked:
+    """A claim that waits. `is_uncertain`: it was sent, and nobody knows whether it was taken."""
+
+    __slots__ = ("answer", "begins", "claim", "is_uncertain")
+
+    def __init__(self, claim: Claim, begins: Sequence[Begin]) -> None:
+        self.claim = claim
+        self.begins = begins
+        self.answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self.is_uncertain = False
+
+
+class RedisLimiter:
+    """`open_redis_limiter` makes it and keeps it running. A worker's name is never used twice."""
+
+    name = "redis"
+
+    def __init__(self, turns: Turns, load: LoadUsed, clock: Clock, money: Money) -> None:
+        self.turns = turns
+        self._redis = turns.redis
+        self._load = load
+        self._clock = clock
+        self._money = money
+        self._sums = LedgerSums(load, clock)
+        self._health = Health("Counting limits on Redis", log)
+        self._asked: deque[_Asked] = deque()
+        self._changes: deque[Change] = deque()
+        self._sending: list[Change] = []  # what a turn that may have failed was to change
+        self._number = 0
+        self._open: dict[str, _Open] = {}
+        self._seen: dict[tuple[str, str], tuple[int, Period, Reading]] = {}
+        self._share: Share | None = None
+        self._recoveries: dict[str, Mapping[str, tuple[int, int]]] = {}
+        self._wake = asyncio.Event()
+        self._epoch: str | UnsetType = UNSET
+        self._ahead: int | None = None  # Redis's time less the monotonic clock's, in ms
+        self._live = 1
+        self._patience = int(turns.redis.timeout * 1000) + SLACK
+        self._beats = True  # the next turn is a sign of life
+        self._last_beat = clock.monotonic()
+        self._is_stuck = False  # the last turn failed: changes wait for a tick
+        self._is_running = True
+        self.most_changes = BACKLOG
+        self._is_full = False
+
+    def is_healthy(self) -> bool:
+        return self._is_running and self._redis.is_healthy() and self._health.is_good
+
+    @property
+    def live_workers(self) -> int:
+        """As last known."""
+        return self._live
+
+    @property
+    def backlog(self) -> int:
+        """Changes that Redis has not been told yet."""
+        return len(self._changes) + len(self._sending)
+
+    async def reserve(self, claim: Claim) -> Sequence[Standing]:
+        if not claim.scopes:
+            return ()
+        answer, note = await self._answer(claim)
+        if not answer.is_taken:
+            raise refusal(claim, answer.readings, self._clock.now, money=self._money, note=note)
+        return standings_of(claim.scopes, answer.readings, claim.period, self._clock.now)
+
+    def settle(self, id: str, tokens: int, cost: int) -> None:
+        opened = self._open.pop(id, None)
+        if opened is None:
+            return
+        if self._share is not None:
+            self._share.settle(id, tokens, cost)
+        if (change := opened.change) is not None and not (change.is_sent or opened.is_uncertain):
+            change.kind, change.tokens, change.cost = "charge", tokens, cost
+        elif opened.is_counted:
+            self._tell(Change("settle", opened.claim, tokens, cost))
+
+    async def standings(self, scopes: Sequence[Scope], period: Period) -> Sequence[Standing]:
+        if not scopes:
+            return []
+        answer, _ = await self._answer(question(scopes, period))
+        return standings_of(scopes, answer.readings, period, self._clock.now)
+
+    async def recover(self, worker: str, spent: Mapping[str, tuple[int, int]]) -> None:
+        """Done later where Redis is away."""
+        if worker == self.turns.worker:
+            raise ValueError("a worker that lives is not recovered")
+        self._recoveries[worker] = spent
+        with suppress(StoreUnavailable):
+            await self._recover_all()
+
+    async def lane(self) -> NoReturn:
+        """Carries turn after turn, for ever. Without it nobody waits for Redis."""
+        try:
+            while True:
+                while not (self._asked or self._beats or (self._has_changes() and not self._is_stuck)):
+                    self._wake.clear()
+                    await self._wake.wait()
+                await self._turn()
+        finally:
+            self._stop()
+
+    async def beat(self) -> NoReturn:
+        """Lets Redis know that this worker lives, and try again what could not be told."""
+        while True:
+            if self._redis.is_healthy():
+                is_due = self._clock.monotonic() - self._last_beat >= BEAT
+                if is_due or self._is_stuck:
+                    self._is_stuck, self._beats = False, self._beats or is_due
+                    self._wake.set()
+                with suppress(StoreUnavailable):
+                    await self._recover_all()
+            await asyncio.sleep(TICK)
+
+    async def close(self) -> None:
+        """Tells what is left to tell, if Redis is there."""
+        self._stop()
+        with suppress(StoreUnavailable):
+            while self._has_changes():
+                await self._carry([])
+            if not self._open:
+                await self.turns.leave()
+
+    def _stop(self) -> None:
+        self._is_running = False
+        self._failed(self._taken(), None)
+
+    # --- a claim ------------------------------------------------------------------------------------------
+
+    async def _answer(self, claim: Claim) -> tuple[Answer, str]:
+        """The answer, and what is to be said with a refusal."""
+        begins, is_uncertain = self._sums.away(claim), False
+        for left in reversed(range(ASKS)):
+            if not (self._is_running and self._redis.is_healthy()):
+                break
+            asked = _Asked(claim, begins)
+            answer = await self._of_redis(asked)
+            if answer is None:
+                is_uncertain = asked.is_uncertain
+                break
+            if not answer.unknown:
+                return answer, ""
+            everything = range(len(claim.scopes))
+            begins = await self._sums.begins(claim, answer.unknown) if left > 1 else all_away(everything)
+        return await self._alone(claim, is_uncertain=is_uncertain), ALONE
+
+    async def _of_redis(self, asked: _Asked) -> Answer | None:
+        self._asked.append(asked)
+        self._wake.set()
+        try:
+            return await asked.answer
+        except asyncio.CancelledError:
+            if not asked.answer.cancelled():  # else the lane will see that nobody waits
+                self._let_go(asked, asked.answer.result())
+            raise
+
+    async def _alone(self, claim: Claim, *, is_uncertain: bool) -> Answer:
+        share = self._share = self._share or self._new_share()
+        is_taken = False
+        try:
+            answer = await share.admit(claim)
+            is_taken = answer.is_taken
+        finally:
+            if is_uncertain and not is_taken:
+                self._tell(Change("settle", claim, 0, 0))
+        if is_taken and claim.id:
+            opened = self._open[claim.id] = _Open(claim, is_counted=False, is_uncertain=is_uncertain)
+            if is_uncertain or self.backlog < self.most_changes:
+                self._hold(opened)
+            elif not self._is_full:
+                self._is_full = True
+                log.warning("Redis is away for long; more calls are counted by the ledger, and here alone")
+        return answer
+
+    def _new_share(self) -> Share:
+        share = Share(self._load, self._clock, self.turns.window / 1000, workers=self._live, seen=self._seen)
+        share.adopt(opened.claim for opened in self._open.values())
+        return share
+
+    def _hold(self, opened: _Open) -> None:
+        claim = opened.claim
+        opened.change = Change("hold", claim, claim.tokens, claim.cost)
+        opened.is_counted = True
+        self._tell(opened.change)
+
+    def _let_go(self, asked: _Asked, answer: Answer | None) -> None:
+        """Nobody wants what was or may have been claimed."""
+        if answer is None and asked.is_uncertain and asked.claim.id:
+            self._tell(Change("settle", asked.claim, 0, 0))
+        self.settle(asked.claim.id, 0, 0)
+
+    # --- a turn -------------------------------------------------------------------------------------------
+
+    def _tell(self, change: Change) -> None:
+        self._changes.append(change)
+        self._wake.set()
+
+    def _has_changes(self) -> bool:
+        return bool(self._changes or self._sending)
+
+    async def _turn(self) -> None:
+        asked = self._taken(CLAIMS)
+        try:
+            await self._carry(asked)
+        except StoreUnavailable as error:
+            self._failed(asked, error)
+        except BaseException:
+            self._failed(asked, None)
+            raise
+
+    def _taken(self, most: int | None = None) -> list[_Asked]:
+        """Claims for whose answer somebody waits."""
+        taken: list[_Asked] = []
+        while self._asked and len(taken) != most:
+            one = self._asked.popleft()
+            if not one.answer.done():
+                taken.append(one)
+        return taken
+
+    async def _carry(self, asked: Sequence[_Asked]) -> None:
+        for _ in range(ASKS):
+            reply = await self._send(asked)
+            if reply.epoch != self._epoch:
+                self._begin_anew(reply.epoch)
+                continue
+            self._sending = []
+            if not reply.is_late:
+                self._succeeded(asked, reply)
+                return
+        raise StoreUnavailable("Redis forgets its limits or answers too late.", retry_after=1)
+
+    async def _send(self, asked: Sequence[_Asked]) -> Reply:
+        if not self._sending and self._changes:
+            self._number += 1
+            while self._changes and len(self._sending) < CHANGES:
+                self._sending.append(self._changes.popleft())
+                self._sending[-1].is_sent = True
+        for one in asked:
+            one.is_uncertain = True
+        reply = await self.turns.send(Turn(
+            self._sending, [(one.claim, one.begins) for one in asked], self._epoch, self._number,
+            UNSET if self._ahead is None else self._milliseconds() + self._ahead + self._patience,
+            self._beats,
+        ))  # fmt: skip
+        self._ahead = reply.now - self._milliseconds()
+        if self._epoch is UNSET:
+            self._epoch = reply.epoch
+        return reply
+
+    def _succeeded(self, asked: Sequence[_Asked], reply: Reply) -> None:
+        self._live = max(1, reply.live)
+        self._share, self._is_stuck, self._is_full = None, False, False
+        if self._beats:
+            self._beats, self._last_beat = False, self._clock.monotonic()
+        self._health.good()
+        now, seen = self._milliseconds(), self._seen
+        for one, answer in zip(asked, reply.answers, strict=True):
+            claim = one.claim
+            if answer.is_taken and claim.id:
+                self._open[claim.id] = _Open(claim)
+            for scope, reading in zip(claim.scopes, answer.readings, strict=False):
+                seen[scope.kind, scope.id] = (now, claim.period, reading)
+            if one.answer.done():
+                self._let_go(one, answer)
+            else:
+                one.answer.set_result(answer)
+        while len(seen) > SEEN:
+            del seen[next(iter(seen))]
+
+    def _failed(self, asked: Sequence[_Asked], error: StoreUnavailable | None) -> None:
+        """Also when the breaker is closed: Redis may answer and refuse, being full or somebody's replica."""
+        self._is_stuck, self._beats = True, False
+        if error is not None and self._redis.is_healthy():
+            self._health.bad(" ".join(getattr(error, "__notes__", ())) or reason_of(error))
+        for one in asked:
+            if one.answer.done():
+                self._let_go(one, None)
+            else:
+                one.answer.set_result(None)
+
+    def _begin_anew(self, epoch: str) -> None:
+        """Redis has lost everything, or at least the epoch. What has ended is in the ledger, what is open is
+        said again."""
+        log.warning("Redis has lost its counts of limits; they begin anew with the ledger's sums")
+        self._epoch = epoch
+        self._changes = deque(one for one in (*self._sending, *self._changes) if one.kind == "settle")
+        self._sending = []
+        for opened in self._open.values():
+            self._hold(opened)
+
+    async def _recover_all(self) -> None:
+        for worker, spent in list(self._recoveries.items()):
+            while await self.turns.recover(worker, spent):
+                pass
+            self._recoveries.pop(worker, None)
+
+    def _milliseconds(self) -> int:
+        return int(self._clock.monotonic() * 1000)
+
+
+@asynccontextmanager
+async def open_redis_limiter(
+    redis: RedisState, load: LoadUsed, *, worker: str, clock: Clock | None = None, window: float = MINUTE,
+    money: Money = units,
+) -> AsyncIterator[RedisLimiter]:  # fmt: skip
+    """`window` is what a minute is."""
+    limiter = RedisLimiter(Turns(redis, worker, window), load, clock or SystemClock(), money)
+    try:
+        async with alongside(limiter.lane(), limiter.beat()):
+            yield limiter
+    finally:
+        await limiter.close()

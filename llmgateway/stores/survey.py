@@ -1,0 +1,58 @@
+"""What all journals of this machine hold, read beside the workers that write them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from llmgateway.domain.call import Record
+from llmgateway.stores.segment import read
+from llmgateway.stores.worker_lock import lock
+from llmgateway.wire.frames import SETTLE
+
+DEAD_LETTERS = "dead-letters.jsonl"
+
+
+class Worker(Struct, frozen=True):
+    """What a worker's journal holds: what it left open, and what it settled, by id."""
+
+    name: str
+    is_alive: bool
+    open: dict[str, Record]
+    settled: dict[str, Record]
+
+
+def survey(root: Path) -> list[Worker]:
+    """All journals, as they are now. A lock is tried and given back at once: nothing is taken over."""
+    if not root.is_dir():
+        return []
+    directories = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return [_worker(directory) for directory in directories]
+
+
+def dead_letters(root: Path) -> Iterator[Record]:
+    path = root / DEAD_LETTERS
+    if path.exists():
+        for line in path.read_bytes().splitlines():
+            yield msgspec.json.decode(line, type=Record)
+
+
+def _worker(directory: Path) -> Worker:
+    held = lock(directory)
+    if held is not None:
+        os.close(held)
+    opened: dict[str, Record] = {}
+    settled: dict[str, Record] = {}
+    for path in sorted(directory.glob("*.journal")):
+        try:
+            for kind, record in read(path):
+                if kind == SETTLE:
+                    opened.pop(record.id, None)
+                    settled[record.id] = record
+                elif record.id not in settled:
+                    opened[record.id] = record
+        except FileNotFoundError:  # it was shipped and deleted in this moment
+            continue
+    return Worker(directory.name, held is None, opened, settled)

@@ -1,0 +1,219 @@
+"""Local accounts: making them, the first one, signing in, and what too many tries do."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from argon2 import PasswordHasher
+
+from llmgateway.control.accounts import PER_ADDRESS, PER_PAIR, SIGN_UPS, AccountRules, Accounts, NewAccount
+from llmgateway.control.audit import Actor
+from llmgateway.control.ground import Ground
+from llmgateway.control.keys import NewKey
+from llmgateway.control.people import NewUser
+from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, NotAuthenticated, OverLimit
+from llmgateway.domain.people import User
+from llmgateway.domain.secret import Secret
+from llmgateway.stores.sqlite_shelf import SqliteShelf
+from tests.control.desk import ANN, Desk
+
+QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+ADMIN_KEY, PASSWORD = Secret("operators-credential-0123456789abcdef"), Secret("correct horse")
+ACTOR, HERE = Actor("user alice", "portal 10.0.0.1"), "10.0.0.1"
+
+
+class House:
+    """A gateway's accounts, with rules that tests change."""
+
+    def __init__(self, desk: Desk, hasher: PasswordHasher = QUICK) -> None:
+        self.desk = desk
+        self.rules = AccountRules(is_private=True)
+        ground = Ground(store=desk.store, state=desk.state, clock=desk.clock, audit=desk.control.audit,
+                        configured=lambda: desk.configuration)  # fmt: skip
+        self.accounts = Accounts(
+            ground, desk.control.people, SqliteShelf(desk.store.file, desk.clock), admin_key=ADMIN_KEY,
+            rules=lambda: self.rules, hasher=hasher,
+        )  # fmt: skip
+
+    async def sign_up(self, login: str, password: str = "correct horse", **more: object) -> User:
+        new = NewAccount(login=login, password=Secret(password), **more)  # type: ignore[arg-type]
+        return await self.accounts.sign_up(ACTOR, new, HERE)
+
+    async def sign_in(self, login: str, password: Secret = PASSWORD, address: str = HERE) -> str:
+        return await self.accounts.sign_in(login, password, address)
+
+
+@pytest.fixture
+def house(desk: Desk) -> House:
+    return House(desk)
+
+
+async def test_an_account_is_made_and_signs_in(house: House, desk: Desk) -> None:
+    assert await house.accounts.is_first()
+    user = await house.sign_up(" Alice ", name="Alice A", email="alice@example.org")
+    assert (user.id, user.name, user.email) == ("alice", "Alice A", "alice@example.org")
+    assert await house.sign_in("ALICE") == "alice"
+    assert await house.accounts.has("alice")
+    assert not await house.accounts.has("bob")
+    document = await desk.store.get("accounts", "alice")
+    assert document is not None
+    assert document["password"].startswith("$argon2id$")
+    lines = (await desk.control.audit.page({"target": "alice"}, limit=10)).data
+    assert [line["action"] for line in lines] == ["users.create", "accounts.create"]
+    assert PASSWORD.reveal() not in repr(lines)
+
+
+async def test_only_the_first_becomes_an_administrator(house: House) -> None:
+    assert (await house.sign_up("alice")).roles == ("user", "admin")
+    assert not await house.accounts.is_first()
+    assert (await house.sign_up("bob")).roles == ("user",)
+
+
+async def test_of_many_at_once_one_is_the_first(house: House) -> None:
+    users = await asyncio.gather(*(house.sign_up(f"user{n}") for n in range(8)))
+    assert [user.roles for user in users].count(("user", "admin")) == 1
+
+
+async def test_the_first_account_may_be_the_user_of_the_first_key(house: House, desk: Desk) -> None:
+    await desk.control.keys.create(ANN, NewKey(user="admin", name="first"))
+    await desk.control.keys.create(ANN, NewKey(user="bob", name="first"))
+    user = await house.sign_up("admin", name="Ann")
+    assert (user.roles, user.name) == (("user", "admin"), "Ann")
+    with pytest.raises(Conflict, match="taken"):
+        await house.sign_up("bob")
+    with pytest.raises(NotAuthenticated):
+        await house.sign_in("bob")
+
+
+async def test_who_cannot_be_alone_here_shows_the_operators_key(house: House) -> None:
+    house.rules = AccountRules(is_private=False)
+    assert (await house.sign_up("bob")).roles == ("user",)
+    with pytest.raises(InvalidRequest, match="operators' key") as refused:
+        await house.sign_up("mallory", claim=Secret("guess"))
+    assert refused.value.param == "claim"
+    assert (await house.sign_up("alice", claim=ADMIN_KEY)).roles == ("user", "admin")
+    assert (await house.sign_up("carol", claim=ADMIN_KEY)).roles == ("user",)
+
+
+async def test_where_an_administrator_is_there_already_nobody_becomes_one(house: House, desk: Desk) -> None:
+    await desk.control.people.create(ANN, NewUser(id="olga", roles=["admin"]))
+    assert (await house.sign_up("alice")).roles == ("user",)
+
+
+async def test_switched_off(house: House) -> None:
+    await house.sign_up("alice")
+    house.rules = AccountRules(is_private=True, sign_up=False)
+    assert not await house.accounts.may_sign_up()
+    with pytest.raises(InvalidRequest, match="cannot be made here"):
+        await house.sign_up("bob")
+    assert await house.sign_in("alice") == "alice"
+    house.rules = AccountRules(is_private=True, sign_in=False)
+    with pytest.raises(NotAuthenticated):
+        await house.sign_in("alice")
+
+
+async def test_without_sign_up_the_first_account_needs_the_operators_key(house: House) -> None:
+    house.rules = AccountRules(is_private=False, sign_up=False)
+    with pytest.raises(InvalidRequest, match="needs the operators' key"):
+        await house.sign_up("mallory")
+    await house.sign_up("alice", claim=ADMIN_KEY)
+    assert not await house.accounts.may_sign_up()
+
+
+@pytest.mark.parametrize(
+    "login",
+    ["", "a", "-alice", "al ice", "a" * 65, "älice", "#first", "a/b", "a..", "alice\n\n.", "a\u0000b"],
+)
+async def test_names_that_cannot_be(house: House, login: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await house.sign_up(login)
+    assert refused.value.param == "login"
+    with pytest.raises(NotAuthenticated):
+        await house.sign_in(login)
+
+
+@pytest.mark.parametrize(
+    "password", ["", "short", "aaaaaaaaaaaa", "x" * 1001, "alice-alice", "\ud800 a lone one"]
+)
+async def test_passwords_that_cannot_be(house: House, password: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await house.sign_up("alice-alice", password)
+    assert refused.value.param == "password"
+
+
+async def test_a_wrong_name_is_told_as_a_wrong_password_is(house: House) -> None:
+    await house.sign_up("alice")
+    told = []
+    for login, password in (
+        ("alice", "wrong"),
+        ("nobody", "wrong"),
+        ("alice", ""),
+        ("", ""),
+        ("alice", "x" * 5000),
+    ):
+        with pytest.raises(NotAuthenticated) as refused:
+            await house.sign_in(login, Secret(password))
+        told.append(refused.value.message)
+    assert set(told) == {"The user name or the password is wrong."}
+
+
+async def test_tries_are_counted_before_the_password_is_looked_at(house: House) -> None:
+    """Many at once are no more than one after the other, and the right one comes too late."""
+    await house.sign_up("alice")
+
+    async def attempt(n: int) -> str:
+        try:
+            return await house.sign_in("alice", Secret(f"wrong {n}"))
+        except GatewayError as error:
+            return type(error).__name__
+
+    told = await asyncio.gather(*(attempt(n) for n in range(PER_PAIR * 2)))
+    assert told.count("NotAuthenticated") == PER_PAIR
+    assert told.count("OverLimit") == PER_PAIR
+    with pytest.raises(OverLimit):
+        await house.sign_in("alice")
+    assert await house.sign_in("alice", address="10.9.9.9") == "alice"
+    house.desk.clock.pass_seconds(901)
+    assert await house.sign_in("alice") == "alice"
+
+
+async def test_an_address_is_stopped_whatever_names_it_tries(house: House) -> None:
+    for n in range(PER_ADDRESS):
+        with pytest.raises(NotAuthenticated):
+            await house.sign_in(f"user{n}")
+    with pytest.raises(OverLimit):
+        await house.sign_in("another")
+    for n in range(SIGN_UPS):
+        await house.sign_up(f"user{n}")
+    with pytest.raises(OverLimit):
+        await house.sign_up("one-more")
+
+
+async def test_a_password_is_changed_by_who_knows_it(house: House) -> None:
+    await house.sign_up("alice")
+    change = house.accounts.change_password
+    with pytest.raises(InvalidRequest) as refused:
+        await change(ACTOR, "alice", Secret("wrong"), Secret("battery staple"))
+    assert refused.value.param == "old"
+    with pytest.raises(InvalidRequest) as refused:
+        await change(ACTOR, "alice", PASSWORD, Secret("short"))
+    assert refused.value.param == "new"
+    await change(ACTOR, "alice", PASSWORD, Secret("battery staple"))
+    assert await house.sign_in("alice", Secret("battery staple")) == "alice"
+    with pytest.raises(NotAuthenticated):
+        await house.sign_in("alice")
+    for _ in range(PER_PAIR):
+        with pytest.raises((InvalidRequest, OverLimit)):
+            await change(ACTOR, "alice", PASSWORD, Secret("battery staple"))
+    with pytest.raises(OverLimit):
+        await change(ACTOR, "alice", Secret("battery staple"), Secret("another one"))
+
+
+async def test_an_old_hash_is_made_anew_at_sign_in(house: House, desk: Desk, tmp_path: Path) -> None:
+    await house.sign_up("alice")
+    stronger = House(desk, PasswordHasher(time_cost=2, memory_cost=16, parallelism=1))
+    assert await stronger.sign_in("alice") == "alice"
+    document = await desk.store.get("accounts", "alice")
+    assert document is not None
+    assert "t=2" in document["password"]
+    assert await stronger.sign_in("alice") == "alice"

@@ -1,0 +1,112 @@
+"""A rollout as it happens: SIGTERM to gunicorn's master while two hundred people read."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+
+import pytest
+
+from tests.e2e.deployment import CHAT
+from tests.lab.client import Connection, chat, data_of, post
+from tests.lab.gateway import Gateway, serving
+from tests.lab.processes import absent, family_of, state_of
+from tests.lab.upstream import ScriptedUpstream
+from tests.lab.waiting import eventually, eventually_answers
+
+pytestmark = pytest.mark.e2e
+
+STREAMS = 200
+PAUSE = 1.0  # seconds between "not ready" and refusing new work
+TIMEOUT = 2  # seconds after which gunicorn takes a silent worker for dead
+MODEL = "hold-after-2"
+APART = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child"]
+
+
+def fleet(upstream: ScriptedUpstream, redis_url: str, mongo_url: str) -> Gateway:
+    environment = serving(upstream.url, MODEL, GUNICORN_CMD_ARGS=f"--timeout={TIMEOUT}")
+    config = f"drain_pause: {PAUSE}\ndrain: 30\n"
+    return Gateway.fleet(environment, redis_url=redis_url, mongo_url=mongo_url, config=config)
+
+
+async def opened(gateway: Gateway, key: str) -> Connection:
+    """A stream that stands after two events."""
+    connection = await gateway.connect()
+    await connection.send(post(CHAT, chat(MODEL, stream=True), key))
+    assert (await connection.head()).status == 200
+    assert len(data_of(await connection.events(2))) == 2
+    return connection
+
+
+async def unready(gateway: Gateway) -> bool:
+    return (await gateway.get("/health/ready")).status == 503
+
+
+async def is_refused(gateway: Gateway, key: str) -> bool:
+    """Whether a new call is turned away, by an answer or because nobody listens any more; one that is taken
+    is given up, since the model holds it."""
+    try:
+        async with await gateway.connect() as connection:
+            await connection.send(post(CHAT, chat(MODEL, stream=True), key))
+            return (await connection.head()).status != 200
+    except (OSError, EOFError):
+        return True
+
+
+async def outlast(seconds: float) -> None:
+    """Until so much time has gone by: longer than gunicorn's patience."""
+    until = time.monotonic() + seconds
+    await eventually(lambda: time.monotonic() > until, "time goes by", seconds + 1)
+
+
+async def test_r_fault_45_two_hundred_streams_outlive_sigterm(
+    upstream: ScriptedUpstream, redis_url: str, mongo_url: str
+) -> None:
+    """Longer than gunicorn's timeout, which must not take a draining worker for a dead one."""
+    async with fleet(upstream, redis_url, mongo_url) as gateway:
+        key = (await gateway.create_key("alice")).secret
+        streams = await asyncio.gather(*(opened(gateway, key) for _ in range(STREAMS)))
+        workers, asked_at = gateway.workers, time.monotonic()
+        ending = asyncio.ensure_future(gateway.stop(60))
+        await eventually_answers(lambda: unready(gateway), "it says that it is not ready")
+        assert not await is_refused(gateway, key), "load balancers have not noticed yet"
+        assert time.monotonic() - asked_at < PAUSE
+        await eventually_answers(lambda: is_refused(gateway, key), "nothing new is taken", PAUSE + 5)
+        await outlast(TIMEOUT + 1)
+        assert all(state_of(pid) != "Z" for pid in workers), gateway.output()
+        upstream.release(MODEL)
+        bodies = await asyncio.gather(*(stream.body() for stream in streams))
+        assert all(body.endswith(b"data: [DONE]\n\n") for body in bodies)
+        assert await ending == 0, gateway.output()
+        await gateway.start()
+        records = await gateway.ledger(STREAMS + 1)
+        told = Counter((record["outcome"], record["tokens"]["completion"]) for record in records)
+        assert told.pop(("completed", 4)) == STREAMS
+        assert {outcome for outcome, _ in told} == {"client_gone"}, "what was only asked to see"
+
+
+async def test_r_fault_47_sigterm_to_process_1_ends_the_tree(
+    upstream: ScriptedUpstream, redis_url: str, mongo_url: str
+) -> None:
+    """As in a container, where what starts first has no default actions for signals."""
+    if shutil.which("unshare") is None or subprocess.run([*APART, "true"], check=False).returncode:
+        absent("unshare with user namespaces", "apt-get install util-linux")
+    async with fleet(upstream, redis_url, mongo_url) as gateway:
+        await gateway.kill()
+        gateway.program.argv[:0] = APART
+        await gateway.start()
+        (first,) = family_of(gateway.pid)[1:]
+        tree = family_of(first)
+        assert len(tree) == 3
+        key = (await gateway.create_key("alice")).secret
+        stream = await opened(gateway, key)
+        os.kill(first, signal.SIGTERM)
+        await eventually_answers(lambda: is_refused(gateway, key), "nothing new is taken", PAUSE + 5)
+        await outlast(TIMEOUT + 1)
+        upstream.release(MODEL)
+        assert (await stream.body()).endswith(b"data: [DONE]\n\n")
+        assert await asyncio.to_thread(gateway.program.wait) == 0
+        assert [pid for pid in tree if os.path.exists(f"/proc/{pid}")] == []  # noqa: PTH110

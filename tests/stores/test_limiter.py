@@ -1,0 +1,36 @@
+"""The conformance suite on the limiter of one process, and what is its own."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from llmgateway.domain.admission import Limiter
+from llmgateway.stores.limiter import MemoryLimiter
+from tests.doubles import SetClock
+from tests.stores.limiter_contract import LimiterContract, Pass, SetLedger, claim, limited, used
+
+
+class TestMemoryLimiter(LimiterContract):
+    @pytest.fixture
+    def wait(self, clock: SetClock) -> Pass:
+        return clock.pass_seconds
+
+    @pytest.fixture
+    def fleet(self, clock: SetClock, ledger: SetLedger) -> Sequence[Limiter]:
+        return [MemoryLimiter(ledger.load, clock=clock)] * 4
+
+
+async def test_a_shorter_minute() -> None:
+    clock = SetClock()
+    limiter = MemoryLimiter(SetLedger().load, clock=clock, window=2)
+    await limiter.reserve(claim("1", limited(requests_per_minute=1)))
+    clock.pass_seconds(2)
+    await limiter.reserve(claim("2", limited(requests_per_minute=1)))
+
+
+async def test_r_acc_10_what_a_dead_worker_left_is_settled_once() -> None:
+    limiter, alice = MemoryLimiter(SetLedger().load, clock=SetClock()), limited(tokens_per_minute=100)
+    await limiter.reserve(claim("1", alice, tokens=90))
+    for tokens in (30, 40):
+        await limiter.recover("dead", {"1": (tokens, 0), "unknown": (5, 5)})
+    assert await used(limiter, alice) == {("alice", "tokens_per_minute"): 30}
