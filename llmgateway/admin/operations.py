@@ -1,7 +1,7 @@
 """What the operators' API does: each operation takes what was asked, and gives what is answered as JSON."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from llmgateway.control.audit import Actor, AuditLine
 from llmgateway.control.keys import OVERLAP, Issued, KeyChanges, KeyView, NewKey, key_view
+from llmgateway.control.limits import LimitSet, subject_in
 from llmgateway.control.models import ModelEntry, model_view
 from llmgateway.control.moments import written
 from llmgateway.control.people import NewUser, UserChanges, user_view
@@ -16,6 +17,7 @@ from llmgateway.control.replicas import ReplicaView, Seen, replica_views
 from llmgateway.control.reports import Limit, RecordsAsk, UsageAsk, csv_of, record_view, usage_view
 from llmgateway.control.services import Control
 from llmgateway.domain.keys import State as KeyState
+from llmgateway.domain.limits import Limits, Scope, Standing
 from llmgateway.domain.people import UserState
 from llmgateway.domain.ports import Clock
 
@@ -24,19 +26,23 @@ OVERLAP_SECONDS, LONGEST_OVERLAP_SECONDS = int(OVERLAP.total_seconds()), 30 * 86
 
 
 class Desk(Struct, frozen=True, kw_only=True):
-    """What operators work with: `replicas` tells the health of upstreams, `config` all settings, masked."""
+    """What operators work with: `replicas` tells the health of upstreams, `config` all settings, masked,
+    `standings` how limits stand now."""
 
     control: Control
     clock: Clock
     replicas: Seen
+    standings: Callable[[Sequence[Scope]], Awaitable[Sequence[Standing]]]
     config: Callable[[], Mapping[str, Any]]
 
 
 class Call(Struct, frozen=True):
-    """`id` is the part of the path that names the subject, empty where there is none."""
+    """`id` is the part of the path that names the subject, empty where there is none; `scope` says what it is
+    where that is not clear."""
 
     actor: Actor
     id: str
+    scope: str = ""
 
 
 class Listed(Struct, frozen=True):
@@ -169,6 +175,76 @@ async def change_model(desk: Desk, call: Call, asked: ModelEntry) -> object:
 async def delete_model(desk: Desk, call: Call, asked: Nothing) -> object:
     await desk.control.models.delete(call.actor, call.id)
     return Deleted(id=call.id, deleted=True)
+
+
+# --- limits ---
+
+
+class LimitsView(Struct, frozen=True, kw_only=True):
+    """What is set for a subject, and what holds for it. `source` is `settings` or `admin`, null where nothing
+    is set."""
+
+    scope: str
+    id: str
+    limits: Limits
+    effective: Limits
+    source: str | None
+
+
+class StandingView(Struct, frozen=True, kw_only=True):
+    """`left` of `limit`; `resets_at` is when nothing of what is used now counts any more."""
+
+    name: str
+    limit: int
+    used: int
+    left: int
+    reset_seconds: float
+    resets_at: datetime
+
+
+class StandingLimits(LimitsView, frozen=True, kw_only=True):
+    standings: list[StandingView]
+
+
+async def list_limits(desk: Desk, call: Call, asked: PageAsk) -> Listed:
+    found, following = await desk.control.limits.page(limit=asked.limit, after=asked.after)
+    return Listed([limits_view(one) for one in found], following)
+
+
+async def get_limits(desk: Desk, call: Call, asked: Nothing) -> object:
+    return await _standing(desk, await desk.control.limits.get(subject_in(call.scope, call.id)))
+
+
+async def put_limits(desk: Desk, call: Call, asked: Limits) -> object:
+    subject = subject_in(call.scope, call.id)
+    return await _standing(desk, await desk.control.limits.put(call.actor, subject, asked))
+
+
+async def delete_limits(desk: Desk, call: Call, asked: Nothing) -> object:
+    subject = subject_in(call.scope, call.id)
+    return await _standing(desk, await desk.control.limits.delete(call.actor, subject))
+
+
+def limits_view(found: LimitSet) -> LimitsView:
+    return LimitsView(
+        scope=found.subject.kind, id=found.subject.id, limits=found.limits, effective=found.effective,
+        source=found.source,
+    )  # fmt: skip
+
+
+async def _standing(desk: Desk, found: LimitSet) -> StandingLimits:
+    standings = await desk.standings(found.scopes)
+    now = desk.clock.now()
+    views = [
+        StandingView(
+            name=one.name, limit=one.limit, used=one.used, left=one.left, reset_seconds=round(one.reset, 3),
+            resets_at=now + timedelta(seconds=one.reset),
+        )
+        for one in standings
+    ]  # fmt: skip
+    view = limits_view(found)
+    fields = {name: getattr(view, name) for name in LimitsView.__struct_fields__}
+    return StandingLimits(**fields, standings=views)
 
 
 # --- what happened ---

@@ -23,6 +23,7 @@ from llmgateway.control.plain import plain
 from llmgateway.control.replicas import ReplicaView
 from llmgateway.control.reports import RecordsAsk, UsageAsk, UsageView
 from llmgateway.domain.errors import NotFound
+from llmgateway.domain.limits import Limits
 
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
@@ -60,6 +61,7 @@ def _new(path: str, summary: str, run: Run, asks: Any, gives: Any) -> Operation:
 KEYS, KEY = "/admin/keys", "/admin/keys/{id}"
 USERS, USER = "/admin/users", "/admin/users/{id:path}"
 MODELS, MODEL = "/admin/models", "/admin/models/{id:path}"
+LIMITS, DEFAULT = "/admin/limits/{scope}/{id:path}", "/admin/limits/{scope}"
 ROUTES: Sequence[Operation] = (
     _new(KEYS, "Create a key; it is shown this once", do.create_key, NewKey, do.IssuedKey),
     _list(KEYS, "All keys, by id", do.list_keys, do.KeysAsk, KeyView),
@@ -77,6 +79,16 @@ ROUTES: Sequence[Operation] = (
     _one("GET", MODEL, "A model", do.get_model, ModelEntry),
     _one("PATCH", MODEL, "Change a model that operators added", do.change_model, ModelEntry, asks=ModelEntry),
     _one("DELETE", MODEL, "Take a model out that operators added", do.delete_model, do.Deleted),
+    _list("/admin/limits", "All limits that are set, by subject", do.list_limits, do.PageAsk, do.LimitsView),
+    _one("GET", LIMITS, "The limits of a user, project, key or model, and how they stand",
+         do.get_limits, do.StandingLimits),
+    _one("PUT", LIMITS, "Put limits in the place of all that were set",
+         do.put_limits, do.StandingLimits, asks=Limits),
+    _one("DELETE", LIMITS, "Back to what the settings say", do.delete_limits, do.StandingLimits),
+    _one("GET", DEFAULT, "The limits of every user who has no others", do.get_limits, do.StandingLimits),
+    _one("PUT", DEFAULT, "Put limits for every user who has no others",
+         do.put_limits, do.StandingLimits, asks=Limits),
+    _one("DELETE", DEFAULT, "Back to the settings' default", do.delete_limits, do.StandingLimits),
     _list("/admin/usage", "Sums of the ledger, as JSON or CSV", do.usage, UsageAsk, UsageView),
     _list("/admin/requests", "Records of the ledger, newest first", do.requests, RecordsAsk, dict[str, Any]),
     _list("/admin/audit", "The audit log, newest first", do.audit_lines, do.AuditAsk, AuditLine),
@@ -104,7 +116,9 @@ class Door:
             raise HTTPException(405, f"This address takes {allowed}.", headers={"Allow": allowed})
         read = asked_by_body(operation.asks, request) if operation.has_body else None
         asked = asked_by_query(operation.asks, request) if read is None else await read
-        result = await operation.run(self._desk, Call(actor, request.path_params.get("id", "")), asked)
+        names = request.path_params
+        call = Call(actor, names.get("id", ""), names.get("scope", ""))
+        result = await operation.run(self._desk, call, asked)
         response = result if isinstance(result, Response) else _json(result, operation.status)
         response.headers["cache-control"] = "no-store"
         await response(scope, receive, send)

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
@@ -20,6 +20,7 @@ from llmgateway.app.portal import portal_of
 from llmgateway.app.services import Services, open_services, samples_of, troubles
 from llmgateway.domain.errors import ShuttingDown
 from llmgateway.domain.ids import Ids
+from llmgateway.domain.limits import Scope as LimitScope, Standing
 from llmgateway.domain.ports import SystemClock
 from llmgateway.edge import documents
 from llmgateway.edge.machines import Condition, Exposition, Machines
@@ -90,7 +91,7 @@ class Llmgateway(Starlette):
             yield {"outbox": services.outbox}
             await self.drain()
             await services.periodic.timetable.resign()
-            self.has_left = not await services.shipper.drain(SHIP_SECONDS)
+            await self._ship(services)
 
     async def drain(self) -> None:
         """Not ready; then, when load balancers have noticed, nothing new; then what is open ends, or is
@@ -112,6 +113,13 @@ class Llmgateway(Starlette):
             self._hurried.clear()
             await self._wait(lambda: not gateway.watch.calls, CUT_SECONDS)
         self._is_drained = True
+
+    async def _ship(self, services: Services) -> None:
+        """The last records. What the store does not take in time stays in the journal for the next start."""
+        self._hurried.clear()
+        shipping = services.background.create_task(services.shipper.drain(SHIP_SECONDS))
+        await self._wait(shipping.done, SHIP_SECONDS)
+        self.has_left = services.journal.unshipped > 0
 
     def hurry(self) -> None:
         """Ends what the drain waits for."""
@@ -148,6 +156,7 @@ class Llmgateway(Starlette):
             clock=self._clock,
             replicas=services.upstream.replicas.seen,
             config=lambda: self._in_force.settings.masked(),
+            standings=lambda scopes: standings_now(services, scopes),
         )
         portal = portal_of(self._in_force, services, self._clock)
         document = openapi(admin.ROUTES, version=__version__, public_url=settings.public_url)
@@ -179,6 +188,12 @@ class Llmgateway(Starlette):
     def _note_store(self, services: Services) -> None:
         if services.catalogue.has_worked and services.store.is_healthy():
             self._store_seen_at = self._clock.monotonic()
+
+
+async def standings_now(services: Services, scopes: Sequence[LimitScope]) -> Sequence[Standing]:
+    admit = services.gateway.admit
+    period = admit.calendar.period_of(services.clock.now())
+    return await admit.limiter.standings(scopes, period) if scopes else ()
 
 
 def exposition_of(services: Services, accept: str) -> Exposition:

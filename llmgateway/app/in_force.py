@@ -3,6 +3,7 @@
 import logging
 
 from llmgateway.control.ground import Configuration
+from llmgateway.domain.book import LimitBook
 from llmgateway.domain.catalog import Model, Target
 from llmgateway.domain.entries import Defaults
 from llmgateway.settings import BadSettings, ConfigWatch, Settings, of_this_process, read_file
@@ -10,7 +11,14 @@ from llmgateway.settings import BadSettings, ConfigWatch, Settings, of_this_proc
 log = logging.getLogger(__name__)
 
 ECHO = Model(id="echo", targets=(Target(provider="echo", url="", model="echo"),), source="built-in")
-NEEDS_RESTART = ("stores", "max_body", "limits")  # of the file
+NEEDS_RESTART = ("stores", "max_body")  # of the file
+
+
+def book_of(settings: Settings) -> LimitBook:
+    limits = settings.limits
+    return LimitBook(
+        default=limits.default, users=limits.users, projects=limits.projects, models=limits.models
+    )
 
 
 class InForce:
@@ -27,6 +35,7 @@ class InForce:
         return Configuration(
             base_models=(*settings.models, *built_in),
             defaults=Defaults(currency=settings.currency, deadlines=settings.deadlines, source="admin"),
+            limits=book_of(settings),
             time_zone=settings.time_zone,
         )
 

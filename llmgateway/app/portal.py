@@ -11,10 +11,12 @@ from llmgateway.app.services import Services
 from llmgateway.control.accounts import AccountRules, Accounts
 from llmgateway.control.ground import Ground
 from llmgateway.control.playground import Playground
-from llmgateway.domain.limits import Standing
+from llmgateway.domain.book import NO_LIMITS
+from llmgateway.domain.limits import Limits, Scope, ScopeKind, Standing
 from llmgateway.domain.people import User
 from llmgateway.domain.ports import Clock
 from llmgateway.edge.errors import status_of
+from llmgateway.flow.admit import Admit
 from llmgateway.portal.address import Addresses
 from llmgateway.portal.assets import Assets
 from llmgateway.portal.door import House
@@ -62,7 +64,7 @@ def desk_of(in_force: InForce, services: Services, clock: Clock, sessions: Sessi
         shelf=services.shelf,
         clock=clock,
         visible=services.gateway.route.visible,
-        standings=no_standings,
+        standings=lambda user: standings_of(user, services.gateway.admit, clock),
         replicas=services.upstream.replicas.seen,
         facts=lambda: facts_of(in_force),
     )
@@ -84,7 +86,7 @@ def accounts_of(in_force: InForce, services: Services, clock: Clock) -> Accounts
 def rules_of(in_force: InForce) -> AccountRules:
     settings = in_force.settings
     return AccountRules(
-        is_private=Origins(settings.public_url).is_private and not settings.is_production,
+        is_private=settings.is_private,
         sign_in=settings.local_sign_in,
         sign_up=settings.local_sign_up,
     )
@@ -98,6 +100,11 @@ def facts_of(in_force: InForce) -> Facts:
     )  # fmt: skip
 
 
-async def no_standings(user: User) -> Sequence[Standing]:
-    """Where nothing limits what people use."""
-    return ()
+async def standings_of(user: User, admit: Admit, clock: Clock) -> Sequence[Standing]:
+    """How the limits of a user and of the user's project stand; those of keys and models stand with them."""
+    book = admit.book
+    limits: list[tuple[ScopeKind, str, Limits]] = [("user", user.id, book.user_limits(user.id, user.limits))]
+    if user.project is not None:
+        limits.append(("project", user.project, book.projects.get(user.project, NO_LIMITS)))
+    scopes = [Scope(kind, id, own) for kind, id, own in limits if own != NO_LIMITS]
+    return await admit.limiter.standings(scopes, admit.calendar.period_of(clock.now())) if scopes else ()

@@ -12,12 +12,12 @@ from msgspec import Struct
 
 from llmgateway import __version__
 from llmgateway.app.admission import open_admission
-from llmgateway.app.in_force import InForce
-from llmgateway.app.memory import alone, open_memory
+from llmgateway.app.in_force import InForce, book_of
+from llmgateway.app.memory import Memory, alone, open_memory
 from llmgateway.app.periodic import OLD_SECONDS, Parts, Periodic, failing, periodic_work, values_of
+from llmgateway.control.limits import load_book
 from llmgateway.control.models import load_catalog
 from llmgateway.control.services import Control
-from llmgateway.domain.book import LimitBook
 from llmgateway.domain.call import Record
 from llmgateway.domain.catalog import Catalog
 from llmgateway.domain.periods import Calendar
@@ -83,6 +83,17 @@ class Services(Struct, frozen=True, kw_only=True):
     periodic: Periodic
 
 
+class Footing(Struct, frozen=True):
+    """What admission stands on."""
+
+    in_force: InForce
+    clock: Clock
+    memory: Memory
+    worker: str
+    route: Route
+    count: Count
+
+
 @asynccontextmanager
 async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Services]:
     """Everything is closed in reverse order. Recovery comes before the first call."""
@@ -103,58 +114,43 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         route = Route(Catalog(in_force.configuration().base_models), upstream.order)
         metrics = CallMetrics(lambda name: _id_of(route.catalog, name))
         sinks: tuple[Sink, ...] = (metrics, *call_logs(settings, stack, background))
-        limiter, places = await stack.enter_async_context(open_admission(
-            memory, clock, worker=worker, currency=settings.currency,
-            names_of=lambda model: names_in(route.catalog, model),
-        ))  # fmt: skip
-        prompts = Prompts(count, clock.monotonic)
-        admit = Admit(
-            MOST_IN_FLIGHT, limiter, places, prompts,
-            book=book_of(settings), calendar=Calendar(settings.time_zone),
-        )  # fmt: skip
+        footing = Footing(in_force, clock, memory, worker, route, count)
         gateway = Gateway(
             Authenticate(store, state, pepper=pepper_of(settings), clock=clock),
             route,
-            admit,
+            await admission_on(footing, stack),
             Account(journal, count, clock, status_of=status_of, sinks=sinks),
             Relay(everywhere, {"openai": OpenAI(), "echo": OpenAI()}, clock),
             Watch(background, keepalive=settings.keepalive),
         )
-        control = control_over(in_force, store, state, clock)
         recovery = Recovery(journal, journal, clock, sinks=sinks)
+        control = control_over(in_force, store, state, clock)
         parts = Parts(memory, control, background, clock, settings.data_dir / JOURNAL, recovery.look)
         services = Services(
-            clock=clock,
-            in_force=in_force,
-            outbox=outbox,
-            store=store,
-            state=state,
-            shelf=memory.shelf,
-            journal=journal,
-            shipper=Shipper(journal, store.append),
-            recovery=recovery,
+            clock=clock, in_force=in_force, outbox=outbox, store=store, state=state, shelf=memory.shelf,
+            journal=journal, shipper=Shipper(journal, store.append), recovery=recovery,
             propagation=Propagation(state, clock, name=worker),
-            catalogue=catalogue_of(in_force, store, route, capabilities),
-            capabilities=capabilities,
-            gateway=gateway,
-            upstream=upstream,
-            count=count,
-            control=control,
-            metrics=metrics,
+            catalogue=catalogue_of(in_force, store, gateway, capabilities), capabilities=capabilities,
+            gateway=gateway, upstream=upstream, count=count, control=control, metrics=metrics,
             board=Board(settings.data_dir / METRICS) if settings.is_production else None,
-            background=background,
-            periodic=periodic_work(parts, lambda: in_force.settings, name=worker),
-        )
+            background=background, periodic=periodic_work(parts, lambda: in_force.settings, name=worker),
+        )  # fmt: skip
         background.begin(turn_sweep(connections, clock), turn_sweep(gateway.watch.calls, clock))
         await begin_work(services)
         yield services
 
 
-def book_of(settings: Settings) -> LimitBook:
-    limits = settings.limits
-    return LimitBook(
-        default=limits.default, users=limits.users, projects=limits.projects, models=limits.models
-    )
+async def admission_on(footing: Footing, stack: AsyncExitStack) -> Admit:
+    settings, clock, count = footing.in_force.settings, footing.clock, footing.count
+    limiter, places = await stack.enter_async_context(open_admission(
+        footing.memory, clock, worker=footing.worker, currency=settings.currency,
+        names_of=lambda model: names_in(footing.route.catalog, model),
+    ))  # fmt: skip
+    prompts = Prompts(count, clock.monotonic)
+    return Admit(
+        MOST_IN_FLIGHT, limiter, places, prompts,
+        book=book_of(settings), calendar=Calendar(settings.time_zone),
+    )  # fmt: skip
 
 
 def names_in(catalog: Catalog, model_id: str) -> tuple[str, ...]:
@@ -188,13 +184,17 @@ def call_logs(settings: Settings, stack: AsyncExitStack, background: Background)
     yield calls
 
 
-def catalogue_of(in_force: InForce, store: Store, route: Route, capabilities: Capabilities) -> Reload:
-    """What calls are routed by: the settings, what operators added, and what the servers can do."""
+def catalogue_of(in_force: InForce, store: Store, gateway: Gateway, capabilities: Capabilities) -> Reload:
+    """What calls are routed and limited by: the settings, what operators put over them, and what the servers
+    can do."""
 
     async def read() -> None:
         configuration = in_force.configuration()
         catalog = await load_catalog(store, configuration.base_models, configuration.defaults)
-        route.catalog = Catalog(capabilities.applied(catalog))
+        book = await load_book(store, configuration.limits)
+        gateway.route.catalog = Catalog(capabilities.applied(catalog))
+        gateway.admit.book = book
+        gateway.admit.calendar = Calendar(configuration.time_zone)
 
     return Reload(read, "the catalogue of models")
 
@@ -210,7 +210,7 @@ async def begin_work(services: Services) -> None:
 
     def heed(change: Change) -> None:
         gateway.authenticate.forget(change)
-        if change.topic in ("models", "*"):
+        if change.topic in ("models", "limits", "*"):
             reload.soon()
 
     watermark = Watermark()

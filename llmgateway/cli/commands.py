@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmgateway import __version__
-from llmgateway.cli import check, keys, ledger, people, reports
+from llmgateway.cli import check, keys, ledger, limits, people, reports
 from llmgateway.cli.options import Arguments, Run, output_options, settings_options
 from llmgateway.cli.printing import complain, say, say_json
 from llmgateway.cli.serve import serve
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     _add_users(commands.group("users", "users"))
     models = commands.group("models", "models")
     models.add("list", "all models, with where each comes from", _async(people.models))
+    _add_limits(commands.group("limits", "limits of users, projects, keys, models, and of everybody"))
     _add_usage(commands.add("usage", "sums of the ledger", _async(reports.usage)))
     _add_ledger(commands.group("ledger", "the ledger and its journal"))
     audit = commands.group("audit", "the log of changes")
@@ -100,6 +101,18 @@ def _add_users(group: Commands) -> None:
     group.add("show", "a user and the user's keys", _async(people.show)).add_argument("id")
     group.add("suspend", "refuse all of a user's keys", _async(people.suspend)).add_argument("id")
     group.add("activate", "let a suspended user in again", _async(people.activate)).add_argument("id")
+
+
+def _add_limits(group: Commands) -> None:
+    group.add("list", "all limits that are set", _async(limits.listing))
+    show = group.add("show", "what is set for one, and what is used of it", _async(limits.show))
+    put = group.add("set", "put limits in the place of all that were set", _async(limits.put))
+    clear = group.add("clear", "back to what the settings say", _async(limits.clear))
+    for one in (show, put, clear):
+        one.add_argument("scope", help="user, project, key, model or default")
+    for one in (show, clear):
+        one.add_argument("id", nargs="?", help="of the user, project, key or model")
+    put.add_argument("words", nargs="+", metavar="[id] name=number", help="such as alice tokens_per_day=5000")
 
 
 def _add_usage(usage: Any) -> None:

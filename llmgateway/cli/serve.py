@@ -112,6 +112,7 @@ def welcome(settings: Settings, url: str, key: Secret | None, overrides: Mapping
     lines = [
         f"llmgateway {__version__} listens on {url}",
         f"  programs   base_url {url}/v1, models: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}",
+        f"  people     {url}/portal",
         f"  operators  {url}/admin, {kept}",
     ]
     if key is None:

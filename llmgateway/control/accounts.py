@@ -28,7 +28,7 @@ from llmgateway.domain.secret import Secret
 LOGIN = re.compile(r"[a-z0-9][a-z0-9._@-]{0,62}[a-z0-9]", re.ASCII)
 SHORTEST, LONGEST = 10, 1000  # characters of a password
 WINDOW = 900.0  # seconds in which tries are counted
-PER_PAIR, PER_ADDRESS, PER_NAME = 10, 60, 100  # tries: of a name from an address, from one, of one
+PER_PAIR, PER_ADDRESS, PER_NAME = 10, 200, 100  # tries: of a name from an address, from one, of one
 SIGN_UPS, HOUR = 20, 3600.0  # tries from an address
 AT_ONCE = 2  # passwords hashed at a time: each takes 64 MiB
 FIRST = "#first"  # no name of an account: the document that says whose the first one is

@@ -5,16 +5,21 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from llmgateway.control.audit import Audit
+from llmgateway.domain.book import LimitBook
 from llmgateway.domain.catalog import Model
 from llmgateway.domain.entries import Defaults
 from llmgateway.domain.ports import Clock, State, Store
 
+WITHOUT_LIMITS = LimitBook()
+
 
 class Configuration(Struct, frozen=True, kw_only=True):
-    """`base_models` are the settings' and the built-in ones, `defaults` what operators' entries leave out."""
+    """`base_models` and `limits` are the settings' and the built-in ones, `defaults` what operators' entries
+    leave out."""
 
     base_models: tuple[Model, ...] = ()
     defaults: Defaults = Defaults(source="admin")
+    limits: LimitBook = WITHOUT_LIMITS
     time_zone: str = "UTC"
 
 

@@ -7,6 +7,7 @@ from msgspec import Struct
 from llmgateway.control.audit import Audit
 from llmgateway.control.ground import Configured, Ground
 from llmgateway.control.keys import Keys
+from llmgateway.control.limits import LimitSets
 from llmgateway.control.models import Models
 from llmgateway.control.people import People
 from llmgateway.control.reports import Reports
@@ -19,6 +20,7 @@ class Control(Struct, frozen=True, kw_only=True):
     keys: Keys
     people: People
     models: Models
+    limits: LimitSets
     reports: Reports
     audit: Audit
 
@@ -28,4 +30,7 @@ class Control(Struct, frozen=True, kw_only=True):
         ground = Ground(store=store, state=state, clock=clock, audit=audit, configured=configured)
         people, models = People(ground), Models(ground)
         keys = Keys(ground, people, models, pepper=pepper)
-        return cls(keys=keys, people=people, models=models, reports=Reports(ground), audit=audit)
+        return cls(
+            keys=keys, people=people, models=models, limits=LimitSets(ground, people, keys),
+            reports=Reports(ground), audit=audit,
+        )  # fmt: skip

@@ -15,7 +15,7 @@ from llmgateway.domain.estimate import tokens_in
 from llmgateway.flow.count import Count
 
 SECONDS = 0.5  # that a call waits for a tokeniser before it is estimated
-AWAY_SECONDS = 10.0  # for which a tokeniser that was too slow is not asked
+AWAY_SECONDS = 10.0  # for which a tokeniser that was too slow, or could not tell, is not asked
 MOST_KNOWN = 10_000  # prompts; SDKs try again with the same one, and applications begin with the same one
 
 
@@ -27,11 +27,13 @@ class Prompts:
         self._count = count
         self._now = now
         self._known: OrderedDict[bytes, int] = OrderedDict()
-        self._slow_until: dict[str, float] = {}
+        self._silent_until: dict[str, float] = {}
 
     async def __call__(self, ask: Ask, target: Target) -> int:
         if ask.model_at is not None or not ENDPOINTS[ask.endpoint].has_tokens:
             return 0
+        if not self._can_be_asked(target):
+            return tokens_in(len(ask.body))
         prompt = sha256(b"%b\n%b" % (target.model.encode(), ask.body)).digest()
         known = self._known.get(prompt)
         if known is not None:
@@ -44,16 +46,17 @@ class Prompts:
             self._known.popitem(last=False)
         return counted
 
-    async def _counted(self, ask: Ask, target: Target) -> int | None:
+    def _can_be_asked(self, target: Target) -> bool:
         if target.tokenizer is None and target.url:  # told not to ask; echo counts itself
-            return None
-        if self._slow_until.get(target.url, 0.0) > self._now():
-            return None
+            return False
+        return self._silent_until.get(target.url, 0.0) <= self._now()
+
+    async def _counted(self, ask: Ask, target: Target) -> int | None:
         try:
             async with asyncio.timeout(SECONDS):
                 return await self._count.chat(target, msgspec.json.decode(ask.body))
-        except TimeoutError:
-            self._slow_until[target.url] = self._now() + AWAY_SECONDS
-        except (UpstreamError, msgspec.DecodeError):
+        except (UpstreamError, TimeoutError):
+            self._silent_until[target.url] = self._now() + AWAY_SECONDS
+        except msgspec.DecodeError:
             pass
         return None

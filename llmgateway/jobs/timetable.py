@@ -22,7 +22,7 @@ from llmgateway.jobs.background import Background
 log = logging.getLogger(__name__)
 
 TICK = 0.5  # seconds between two looks at what is due
-LEAD_PERIOD = 5.0  # seconds between two looks at who leads
+LEAD_PERIOD = 3.0  # seconds between two looks at who leads
 JUMP = timedelta(seconds=5)  # of the clock on the wall, from which on times are moved
 DAILY = timedelta(hours=23)  # since the last success, wherever in the fleet that was
 
@@ -63,7 +63,7 @@ class Timetable:
     ) -> None:
         self.jobs = {job.name: job for job in jobs}
         self.progress = {job.name: Progress() for job in jobs}
-        self.leads = False
+        self.leads = self._has_resigned = False
         self._lead = lead
         self._background = background
         self._store = store
@@ -94,7 +94,8 @@ class Timetable:
             await asyncio.sleep(TICK)
 
     async def resign(self) -> None:
-        """At the end: another begins at once, and does not wait until the lock has run out."""
+        """At the end, for good: another begins soon, and does not wait until the lock has run out."""
+        self._has_resigned = True
         if self.leads:
             self._cut_off()
             try:
@@ -104,7 +105,7 @@ class Timetable:
 
     async def _look_who_leads(self) -> None:
         try:
-            leads = await self._lead.is_mine()
+            leads = not self._has_resigned and await self._lead.is_mine()
         except StoreUnavailable:
             leads = False
         if self.leads and not leads:

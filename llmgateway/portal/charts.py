@@ -1,31 +1,60 @@
-"""Charts as SVG that stands in a page: no script, no style of its own, every value to be read as well."""
+"""Charts as values: bars, lines and labels in the units of an SVG, which the template `chart.html` writes.
 
-from collections.abc import Callable, Mapping, Sequence
-from xml.etree.ElementTree import Element, SubElement
+Drawn here, since libraries bring styles and scripts of their own, which the pages' policy forbids.
+"""
 
-import pygal
-from markupsafe import Markup
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
 from msgspec import Struct
 
 from llmgateway.domain.ports import UsageRow
 
 MOST_SERIES = 6  # the style sheet has as many colours; the last one is for all others together
 WIDTH, HEIGHT = 920, 260
-COMMENT = "comment"
-LABELS = 8  # along the days, at most
+LEFT, BOTTOM, TOP, RIGHT = 64, 28, 10, 6  # around the bars
+BAR_SHARE = 0.8  # of the room of a day
+MOST_LABELS, MOST_LINES = 8, 5
 
 
 class Series(Struct, frozen=True):
+    """A value for each day."""
+
     name: str
     values: tuple[int, ...]
 
 
-class Chart(Struct, frozen=True):
-    """What is drawn, and the same as a table. `svg` is our own markup, with all names escaped."""
+class Bar(Struct, frozen=True):
+    """A piece of a day's column; `title` is what the pointer is told."""
 
+    x: float
+    y: float
+    width: float
+    height: float
+    colour: int
+    title: str
+
+
+class Mark(Struct, frozen=True):
+    """A place on an axis, and what is written there."""
+
+    at: float
+    text: str
+
+
+class Chart(Struct, frozen=True, kw_only=True):
+    """What is drawn, and the same as a table: the values themselves."""
+
+    title: str
     days: tuple[str, ...]
     series: tuple[Series, ...]
-    svg: Markup
+    bars: tuple[Bar, ...] = ()
+    lines: tuple[Mark, ...] = ()
+    labels: tuple[Mark, ...] = ()
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
 
     @property
     def is_empty(self) -> bool:
@@ -55,48 +84,45 @@ def stacked(
     days: Sequence[str], series: Sequence[Series], title: str, *,
     label: Callable[[str], str], number: Callable[[float], str],
 ) -> Chart:  # fmt: skip
-    """A bar for each day."""
-    chart = pygal.StackedBar(
-        js=(), css=(), width=WIDTH, height=HEIGHT, explicit_size=False, show_legend=False,
-        disable_xml_declaration=True, show_minor_x_labels=False, truncate_label=-1, margin=4, margin_left=26,
-        spacing=4, value_formatter=number, order_min=0, min_scale=3, max_scale=5, include_x_axis=True,
-        no_prefix=True,
+    """A column for each day, the first series at its foot."""
+    chart = Chart(title=title, days=tuple(days), series=tuple(series))
+    if chart.is_empty:
+        return chart
+    highest = max(chart.total_of(place) for place in range(len(days)))
+    step = step_of(highest)
+    top = -(-highest // step) * step
+    scale, room = (HEIGHT - TOP - BOTTOM) / top, (WIDTH - LEFT - RIGHT) / len(days)
+    foot = HEIGHT - BOTTOM
+    every = -(-len(days) // MOST_LABELS)
+    bars = []
+    for place, day in enumerate(days):
+        x, heights = LEFT + room * (place + (1 - BAR_SHARE) / 2), [0]
+        for one in series:
+            heights.append(heights[-1] + one.values[place])
+        for colour, (low, high) in enumerate(pairwise(heights)):
+            if high > low:
+                told = f"{label(day)}, {series[colour].name}: {number(high - low)}"
+                y, tall = foot - high * scale, (high - low) * scale
+                bars.append(Bar(_round(x), _round(y), _round(room * BAR_SHARE), _round(tall), colour, told))
+    return Chart(
+        title=title, days=tuple(days), series=tuple(series), bars=tuple(bars),
+        lines=tuple(Mark(_round(foot - n * scale), number(n)) for n in range(0, top + 1, step)),
+        labels=tuple(
+            Mark(_round(LEFT + room * (place + 0.5)), label(days[place]))
+            for place in range(0, len(days), every)
+        ),
     )  # fmt: skip
-    names = [label(day) for day in days]
-    step = max(1, -(-len(names) // LABELS))
-    chart.x_labels = names
-    chart.x_labels_major = names[::step]
-    for one in series:
-        chart.add(one.name, list(one.values))
-    told = {"title": title, "names": tuple(one.name for one in series), "number": number}
-    chart.add_xml_filter(lambda root: _plain(root, told))
-    return Chart(tuple(days), tuple(series), Markup(chart.render()))  # noqa: S704 - made by an XML writer
 
 
-def _plain(root: Element, told: Mapping[str, object]) -> Element:
-    """Without what the page's policy forbids; with names for those who hear it instead of seeing it."""
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if _kind(child) in ("style", "script", "defs", "title", COMMENT):
-                parent.remove(child)
-    for element in root.iter():
-        for name in ("style", "id"):
-            element.attrib.pop(name, None)
-    root.attrib |= {"role": "img", "aria-label": str(told["title"]), "class": "chart"}
-    for bar in [element for element in root.iter() if element.get("class") == "bar"]:
-        _explain(bar)
-    return root
+def step_of(highest: int) -> int:
+    """A round number of which a few make `highest`."""
+    step = 1
+    while True:
+        for factor in (1, 2, 5):
+            if step * factor * MOST_LINES >= highest:
+                return step * factor
+        step *= 10
 
 
-def _explain(bar: Element) -> None:
-    """What the pointer is told."""
-    described = {child.get("class"): child.text or "" for child in bar if _kind(child) == "desc"}
-    for child in [child for child in bar if _kind(child) == "desc"]:
-        bar.remove(child)
-    title = SubElement(bar, "title")
-    title.text = f"{described.get('x_label', '')}: {described.get('value', '')}"
-
-
-def _kind(element: Element) -> str:
-    """The tag without its namespace; a comment's is a function."""
-    return COMMENT if callable(element.tag) else element.tag.rpartition("}")[2]
+def _round(length: float) -> float:
+    return round(length, 2)

@@ -30,10 +30,11 @@ OVERLAPS = {"0": timedelta(), "1": timedelta(hours=1), "24": timedelta(hours=24)
 
 
 class Listed(Struct, frozen=True, kw_only=True):
-    """A key with what it was used for in the last thirty days. `is_over`: it has expired."""
+    """A key with what it was used for in the last thirty days, and when last. `is_over`: it has expired."""
 
     key: Key
     usage: UsageRow | None
+    last_used_at: datetime | None
     is_over: bool
 
 
@@ -48,12 +49,14 @@ async def keys_of(desk: Desk, user: str) -> list[Key]:
 
 
 async def show(desk: Desk, visit: Visit) -> Answer:
-    usage = await _usage_by_key(desk, visit.me.id)
-    now = desk.clock.now()
+    usage, now = await _usage_by_key(desk, visit.me.id), desk.clock.now()
     listed = [
-        Listed(key=key, usage=usage.get(key.id), is_over=key.expires_at is not None and key.expires_at <= now)
+        Listed(
+            key=key, usage=usage.get(key.id), is_over=key.expires_at is not None and key.expires_at <= now,
+            last_used_at=await desk.control.keys.last_used_at(key) if key.id in usage else None,
+        )
         for key in await keys_of(desk, visit.me.id)
-    ]
+    ]  # fmt: skip
     in_use = [one for one in listed if one.key.state != "revoked" and not one.is_over]
     over = [one for one in listed if one.key.state == "revoked" or one.is_over]
     return Page("keys.html", {"in_use": in_use, "over": over, "most": MOST})

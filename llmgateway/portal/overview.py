@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from llmgateway.control.reports import RecordsAsk, UsageAsk
+from llmgateway.domain.errors import Unavailable
 from llmgateway.domain.keys import Key
+from llmgateway.domain.limits import Standing
 from llmgateway.domain.ports import Document
 from llmgateway.portal.charts import Chart, by_day, stacked
 from llmgateway.portal.keys import keys_of
@@ -19,11 +21,19 @@ async def show(desk: Desk, visit: Visit) -> Answer:
     keys = [key for key in await keys_of(desk, user) if key.state == "active"]
     month = await desk.control.reports.usage(UsageAsk(start=this_month(desk).start, user=user))
     values = {
-        "keys": keys, "expiring": _expiring(desk, keys), "standings": await desk.standings(visit.me),
+        "keys": keys, "expiring": _expiring(desk, keys), "standings": await _standings(desk, visit),
         "month": month.rows[0] if month.rows else None, "chart": await tokens_by_day(desk, visit, span),
         "failures": await failures_of(desk, user), "models": desk.visible_to(visit.me)[:1],
     }  # fmt: skip
     return Page("overview.html", values)
+
+
+async def _standings(desk: Desk, visit: Visit) -> Sequence[Standing] | None:
+    """None where nobody can tell now: all else is still worth to be shown."""
+    try:
+        return await desk.standings(visit.me)
+    except Unavailable:
+        return None
 
 
 async def tokens_by_day(desk: Desk, visit: Visit, span: Span, **where: str) -> Chart:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from llmgateway.portal import account, keys, models, overview, playground, sign_in, usage
+from llmgateway.portal import account, api, keys, models, overview, playground, sign_in, usage
 from llmgateway.portal.assets import PREFIX, Assets
 from llmgateway.portal.door import Door, House, Place
 from llmgateway.portal.page import Link
@@ -40,6 +40,7 @@ PLACES: Sequence[Place] = (
     Place(name="model", path=f"{ROOT}/models/{{id:path}}", get=models.show_one),
     _page("playground", "/playground", playground.show),
     Place(name="playground-key", path=f"{ROOT}/playground/key", post=playground.issue_key),
+    _page("api", "/api", api.show),
     _page("account", "/account", account.show, account.change_profile),
     Place(name="account-password", path=f"{ROOT}/account/password", post=account.change_password),
     Place(name="account-session", path=f"{ROOT}/account/sessions", post=account.end_session),
@@ -59,6 +60,7 @@ LINKS: Sequence[Link] = (
     Link("usage", f"{ROOT}/usage", later("Usage"), "chart"),
     Link("models", f"{ROOT}/models", later("Models"), "cube"),
     Link("playground", f"{ROOT}/playground", later("Playground"), "chat"),
+    Link("api", f"{ROOT}/api", later("API"), "code"),
     Link("account", f"{ROOT}/account", later("Account"), "person"),
 )
 
@@ -68,10 +70,15 @@ def routes(house: House, assets: Assets) -> list[BaseRoute]:
     nowhere = Door(house, None)
     return [
         Route("/", _to_the_portal),
+        Route("/request-viewer", _to_the_api),
         Route(f"{PREFIX}{{name}}", assets.serve),
         *(Route(place.path, Door(house, place)) for place in house.places.values()),
         *(Route(path, nowhere) for path in (f"{ROOT}/{{rest:path}}",)),
     ]
+
+
+async def _to_the_api(request: Request) -> Response:
+    return RedirectResponse(f"{ROOT}/api", 307)
 
 
 async def _to_the_portal(request: Request) -> Response:

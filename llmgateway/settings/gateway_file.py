@@ -65,7 +65,7 @@ class SignIn(Struct, frozen=True, kw_only=True):
 
 
 class GatewayFile(Struct, frozen=True, kw_only=True):
-    """All that the file can say, with its defaults; durations in seconds (of keeping, days), sizes in bytes."""
+    """All that the file can say, with its defaults; times in seconds (of keeping, days), sizes in bytes."""
 
     currency: str = "EUR"
     time_zone: str = "UTC"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from msgspec import Struct, structs
 
@@ -136,6 +136,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def stores(self) -> StoreTimeouts:
         return self.file.stores
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only who sits at this machine can reach the gateway."""
+        here = urlsplit(self.public_url).hostname or ""
+        return not self.is_production and is_loopback(self.host) and is_loopback(here)
 
     @property
     def local_sign_in(self) -> bool:

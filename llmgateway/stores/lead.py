@@ -3,7 +3,7 @@
 from llmgateway.stores.redis import RedisState
 
 LOCK = "{lgw}:lead"
-SECONDS = 15.0  # three times as long as the leader waits between two renewals
+SECONDS = 10.0  # three times as long as the leader waits between two renewals
 
 # Takes the lock, or renews it where it is this process's.
 _TAKE = """

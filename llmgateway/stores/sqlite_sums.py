@@ -28,7 +28,7 @@ from llmgateway.stores.usage import COLUMNS, Totals, checked, folded, millisecon
 
 AT_A_TIME = 20_000  # records that one step rolls up: some twenty milliseconds
 DELETED_AT_ONCE = 500
-NONE = "char(0)"  # the project of records without one: a key has no NULL
+NONE = "char(31)"  # the project of records without one: a key has no NULL, and no name a control character
 ROLLED, RECORDS_SINCE, HOURLY_SINCE = "rolled", "records_since", "hourly_since"
 
 _AMOUNTS: Final = ("requests", "prompt", "completion", "cached", "reasoning", "cost")
@@ -39,9 +39,54 @@ _OF_HOURS: Final = f"SELECT ?1, unit / ?1 * ?1, {_GROUP}, {_ADDED} FROM sums WHE
 _BY: Final = "GROUP BY 2, 3, 4, 5, 6"
 _INTO: Final = "INSERT INTO sums "
 _MORE: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in _AMOUNTS)
-_ADD: Final = f" ON CONFLICT DO UPDATE SET {_MORE}"
+_ADD: Final = f"{_INTO}VALUES ({', '.join('?' * 12)}) ON CONFLICT DO UPDATE SET {_MORE}"
+# One text to group by costs a third less than five columns; the others are those of any record of its group.
+_ONE: Final = " || char(30) || ".join(("(at / ?1)", "user", "key_id", f"coalesce(project, {NONE})", "model"))
+_STEP: Final = f"{_OF_RECORDS} WHERE seq > ?2 AND seq <= ?3 GROUP BY {_ONE}"
 _ALL: Final = f"level, unit, user, key_id, project, model, {', '.join(_AMOUNTS)}"
 _OF_LEVEL: Final = f"SELECT {_ALL} FROM sums WHERE level = ?1 AND unit >= ?2 AND unit < ?3"  # noqa: S608
+
+
+class Tally:
+    """The sums of what was appended since `start`, up to number `end`, made of the rows while they are at
+    hand: reading them again would cost three times as much. `end` is None once a number was missed, for
+    example when another process has appended; then the rows are read."""
+
+    def __init__(self, start: int | None = None) -> None:
+        self.start = self.end = start
+        self._sums: dict[tuple[Any, ...], list[int]] = {}
+
+    def add(self, rows: Iterable[Sequence[Any]], before: int, after: int) -> None:
+        """All of `rows`, and no others, have the numbers after `before` up to `after`."""
+        if self.end != before:
+            self.end = None
+            return
+        sums = self._sums
+        for _, at, user, key_id, project, model, prompt, completion, cached, reasoning, cost, _ in rows:
+            key = (at // HOUR, user, key_id, project, model)
+            known = sums.get(key)
+            if known is None:
+                sums[key] = [1, prompt, completion, cached, reasoning, cost]
+                continue
+            known[0] += 1
+            known[1] += prompt
+            known[2] += completion
+            known[3] += cached
+            known[4] += reasoning
+            known[5] += cost
+        self.end = after
+
+    def hours(self) -> list[tuple[Any, ...]]:
+        """As rows of `sums`."""
+        return [
+            (HOUR, hour * HOUR, user, key_id, "\x1f" if project is None else project, model, *amounts)
+            for (hour, user, key_id, project, model), amounts in self._sums.items()
+        ]
+
+
+def newest(connection: Connection) -> int:
+    found = connection.execute("SELECT max(seq) FROM records").fetchone()[0]
+    return int(found or 0)
 
 
 def mark(connection: Connection, name: str, default: int = 0) -> int:
@@ -139,18 +184,20 @@ def _snapshot(connection: Connection) -> Iterator[None]:
 # --- keeping them ---
 
 
-def roll_up(connection: Connection) -> int:
-    """A step; returns how many records it took."""
-    rolled = mark(connection, ROLLED)
-    chosen = "SELECT seq FROM records WHERE seq > ? ORDER BY seq LIMIT ?"
-    step = f"SELECT count(*), max(seq) FROM ({chosen})"  # noqa: S608 - own words
-    count, last = connection.execute(step, (rolled, AT_A_TIME)).fetchone()
-    if count:
-        for level in (DAY, HOUR):
-            sql = f"{_INTO}{_OF_RECORDS} WHERE seq > ?2 AND seq <= ?3 {_BY}{_ADD}"
-            connection.execute(sql, (level, rolled, last))
-        set_mark(connection, ROLLED, last)
-    return int(count)
+def roll_up(connection: Connection, tally: Tally) -> int:
+    """A step; returns up to which number the sums go now."""
+    rolled, last = mark(connection, ROLLED), newest(connection)
+    if last <= rolled:
+        return rolled
+    if tally.start == rolled and tally.end == last:
+        rows = tally.hours()
+    else:
+        last = min(last, rolled + AT_A_TIME)
+        rows = connection.execute(_STEP, (HOUR, rolled, last)).fetchall()  # few, however many records
+    connection.executemany(_ADD, rows)
+    connection.executemany(_ADD, [(DAY, unit // DAY * DAY, *row) for _, unit, *row in rows])
+    set_mark(connection, ROLLED, last)
+    return last
 
 
 def bounds(connection: Connection) -> Span | None:

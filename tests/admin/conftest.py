@@ -1,6 +1,6 @@
 """The operators' API over a real store, inside the envelope that it lives in."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -11,6 +11,7 @@ from llmgateway.admin.gate import Gate
 from llmgateway.admin.operations import Desk as OperatorsDesk
 from llmgateway.admin.routes import routes
 from llmgateway.domain.ids import Ids
+from llmgateway.domain.limits import Scope, Standing
 from llmgateway.domain.secret import Secret
 from llmgateway.edge.middleware import HANDLERS, Envelope
 from llmgateway.upstream.health import Replicas
@@ -25,6 +26,15 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
         yield opened
 
 
+async def standings(scopes: Sequence[Scope]) -> Sequence[Standing]:
+    """One of ten is used of every limit, for the next half a minute."""
+    return [
+        Standing(scope, "requests_per_minute", limit, limit // 10, 30.0)
+        for scope in scopes
+        if (limit := scope.limits.requests_per_minute) is not None
+    ]
+
+
 @pytest.fixture
 def app(desk: Desk) -> Envelope:
     at_hand = OperatorsDesk(
@@ -32,6 +42,7 @@ def app(desk: Desk) -> Envelope:
         clock=desk.clock,
         replicas=Replicas(desk.clock.monotonic).seen,
         config=lambda: {"settings": {"ADMIN_KEY": "***"}},
+        standings=standings,
     )
     inner = Starlette(routes=routes(at_hand, Gate(Secret(ADMIN_KEY))), exception_handlers=HANDLERS)
     return Envelope(inner, lambda: Ids()(desk.clock.now()))

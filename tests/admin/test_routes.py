@@ -374,3 +374,31 @@ async def test_methods_and_addresses_that_are_not_there(client: httpx.AsyncClien
     assert error(await client.get("/admin/nothing"))[0] == 404
     assert (await client.get("/admin/keys/")).status_code == 200
     assert (await client.head("/admin/keys")).status_code == 200
+
+
+async def test_limits_are_put_shown_and_taken_away(client: httpx.AsyncClient) -> None:
+    put = await client.put("/admin/limits/user/idp/alice", json={"requests_per_minute": 100})
+    assert put.status_code == 200
+    assert put.json() == {
+        "scope": "user", "id": "idp/alice", "limits": {"requests_per_minute": 100},
+        "effective": {"requests_per_minute": 100}, "source": "admin",
+        "standings": [{"name": "requests_per_minute", "limit": 100, "used": 10, "left": 90,
+                       "reset_seconds": 30.0, "resets_at": "2026-11-20T12:00:30Z"}],
+    }  # fmt: skip
+    assert (await client.get("/admin/limits/user/idp/alice")).json() == put.json()
+    await client.put("/admin/limits/default", json={"tokens_per_day": 5})
+    listed = (await client.get("/admin/limits")).json()
+    names = [(one["scope"], one["id"]) for one in listed["data"]]
+    assert names == [("default", "default"), ("user", "idp/alice")]
+    gone = (await client.delete("/admin/limits/user/idp/alice")).json()
+    assert (gone["limits"], gone["effective"]) == ({}, {"tokens_per_day": 5})
+    assert (await client.delete("/admin/limits/default/default")).json()["source"] is None
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [("team/x", {}, 400), ("user/a", {"tokens": 1}, 400), ("user/a", {"tokens_per_day": "1"}, 400),
+     ("user/a", {"tokens_per_day": -1}, 400), ("key/nobody", {}, 404), ("default/x", {}, 404)],
+)  # fmt: skip
+async def test_limits_that_cannot_be(client: httpx.AsyncClient, path: str, body: object, status: int) -> None:
+    assert (await client.put(f"/admin/limits/{path}", json=body)).status_code == status

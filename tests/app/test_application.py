@@ -1,14 +1,20 @@
 import asyncio
+import random
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
 from llmgateway.app import Llmgateway, create_app
+from llmgateway.app.memory import DATABASE, open_memory
+from llmgateway.app.services import JOURNAL, Services, samples_of, troubles
 from llmgateway.settings import Settings
-from tests.lab.waiting import eventually_answers
+from tests.lab.waiting import eventually, eventually_answers
+from tests.stores.samples import NOON, record
 
 CHAT = "/v1/chat/completions"
 QUESTION = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
@@ -122,3 +128,74 @@ async def test_it_lives_again_on_what_it_left(settings: Settings) -> None:
         app = create_app(settings)
         async with app.router.lifespan_context(app), client_of(app) as client:
             assert (await client.get("/health/ready")).status_code == 200
+
+
+def settle(services: Services, count: int) -> set[str]:
+    chance = random.Random(count)
+    made = [record(chance, NOON + timedelta(seconds=n), outcome=None) for n in range(count)]
+    for one in made:
+        services.journal.reserve(one)
+        one.outcome = "completed"
+        services.journal.settle(one)
+    return {one.id for one in made}
+
+
+async def stored(settings: Settings, ids: set[str]) -> set[str]:
+    async with open_memory(settings) as memory:
+        return await memory.store.known(sorted(ids))
+
+
+async def test_r_acc_19_a_graceful_stop_ships_what_waits(settings: Settings) -> None:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        assert app._services is not None
+        ids = settle(app._services, 10_000)
+    assert not app.has_left
+    assert await stored(settings, ids) == ids
+    assert list((settings.data_dir / JOURNAL).iterdir()) == []
+
+
+async def test_r_acc_20_a_stop_without_the_store_leaves_it_to_the_next_start(settings: Settings) -> None:
+    """Another process holds the database's lock; a second signal ends the wait for it."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        assert app._services is not None
+        services = app._services
+        other = sqlite3.connect(settings.data_dir / DATABASE, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        ids = settle(services, 10_000)
+        samples = {one.family: one.values for one in samples_of(services) if not one.labels}
+        assert samples["usage_spool_records"] == [10_000]
+        assert samples["usage_spool_oldest_seconds"][0] > 60
+        assert troubles(services) == ["journal"]
+        await services.shipper.ship()
+
+        async def hurry() -> None:
+            await eventually(lambda: app._is_drained, "it has drained")
+            app.hurry()
+
+        hurried = asyncio.ensure_future(hurry())
+    await hurried
+    assert app.has_left
+    other.close()
+    assert await stored(settings, ids) == set()
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        pass
+    assert not app.has_left
+    assert await stored(settings, ids) == ids
+
+
+async def test_health_tells_of_jobs_that_cannot_work(running: Running) -> None:
+    assert running.app._services is not None
+    progress = running.app._services.periodic.timetable.progress
+    await eventually(lambda: progress["roll_up"].succeeded_at, "sums are rolled up")
+    assert (await running.client.get("/health")).json()["degraded"] == []
+    progress["roll_up"].is_failing = True
+    health = (await running.client.get("/health")).json()
+    assert (health["status"], health["degraded"]) == ("degraded", ["job roll_up"])
+    page = (await running.client.get("/metrics")).text
+    for name in ("job_last_success_timestamp_seconds", "job_duration_seconds"):
+        assert f'llmgateway_{name}{{job="roll_up"}}' in page
+    assert "llmgateway_leader 1.0" in page
+    assert "llmgateway_usage_spool_oldest_seconds 0.0" in page

@@ -5,6 +5,7 @@ import json
 import secrets
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pymongo
@@ -53,8 +54,28 @@ def command(bed: Bed, settings: dict[str, str], *words: str) -> object:
     return printed
 
 
+LIMITS = (
+    "{requests_per_minute: 100000000, tokens_per_minute: 100000000000, tokens_per_day: 100000000000, "
+    "tokens_per_month: 100000000000, concurrent_requests: 100000}"
+)
+ON_ALL_SCOPES = f"""limits:
+  default: {LIMITS}
+  projects: {{bench: {LIMITS}}}
+  models: {{mock: {LIMITS}}}
+"""
+
+
+def with_limits(bed: Bed, settings: dict[str, str]) -> dict[str, str]:
+    """Limits that nobody reaches: what counting costs. Prompts are estimated; asking a tokeniser would be a
+    second request."""
+    path = bed.folder / "limits.yaml"
+    path.write_text(ON_ALL_SCOPES)
+    return settings | {"LLMGATEWAY_CONFIG": str(path)}
+
+
 def make_key(bed: Bed, settings: dict[str, str]) -> str:
-    made = command(bed, settings, "keys", "create", "--user", "bench", "--name", "bench")
+    of = ("--user", "bench", "--name", "bench", "--project", "bench")
+    made = command(bed, settings, "keys", "create", *of)
     if not isinstance(made, dict) or not isinstance(made.get("key"), str):
         raise Trouble(f"keys create printed no key: {made!r}")
     return str(made["key"])
@@ -80,8 +101,10 @@ def embedded_missing() -> str | None:
     return None
 
 
-def embedded(bed: Bed) -> Launch:
+def embedded(bed: Bed, *, is_limited: bool = False) -> Launch:
     settings = shared_settings(bed)
+    if is_limited:
+        settings = with_limits(bed, settings)
     return Launch(
         (sys.executable, "-m", "llmgateway", "serve"),
         ready=READY,
@@ -165,7 +188,7 @@ def start_mongod(bed: Bed) -> tuple[str, int]:
     return f"mongodb://127.0.0.1:{port}/gateway?replicaSet=bench", process.pid
 
 
-def fleet(bed: Bed) -> Launch:
+def fleet(bed: Bed, *, is_limited: bool = False) -> Launch:
     redis_url, valkey_pid = start_valkey(bed)
     mongo_url, mongod_pid = start_mongod(bed)
     settings = shared_settings(bed) | {
@@ -176,6 +199,8 @@ def fleet(bed: Bed) -> Launch:
         "LLMGATEWAY_SECRET_KEYS": secrets.token_urlsafe(48),
         "LLMGATEWAY_KEY_PEPPER": secrets.token_urlsafe(48),
     }
+    if is_limited:
+        settings = with_limits(bed, settings)
     config = str(ROOT / "config" / "gunicorn.conf.py")
     return Launch(
         (sys.executable, "-m", "gunicorn", "-c", config, "llmgateway.asgi:app"),
@@ -190,5 +215,7 @@ def fleet(bed: Bed) -> Launch:
 
 GATEWAYS = (
     Contender("llmgateway", embedded_missing, embedded),
+    Contender("llmgateway-limits", embedded_missing, partial(embedded, is_limited=True)),
     Contender("llmgateway-fleet", fleet_missing, fleet),
+    Contender("llmgateway-fleet-limits", fleet_missing, partial(fleet, is_limited=True)),
 )

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,39 @@ async def test_the_chain_on_mongodb(mongo_audit: tuple[Audit, Audit]) -> None:
     )
     verdict = await mongo_audit[0].verify()
     assert (verdict.lines, verdict.bad) == (20, None)
+
+
+async def grown(audit: Audit, clock: SetClock, lines: int) -> None:
+    for number in range(lines):
+        await audit.write(ANN, "keys.create", f"k{number}", result="ok", details={})
+        clock.pass_seconds(86_400)
+
+
+async def test_old_lines_go_and_the_chain_still_holds(desk: Desk) -> None:
+    audit = desk.control.audit
+    await grown(audit, desk.clock, 10)
+    assert await audit.trim(ANN, desk.clock.at - timedelta(days=4)) == 6
+    verdict = await audit.verify()
+    assert (verdict.bad, verdict.lines) == (None, 5)
+    assert await audit.trim(ANN, desk.clock.at - timedelta(days=4)) == 0
+    await grown(audit, desk.clock, 3)
+    assert await audit.trim(ANN, desk.clock.at - timedelta(days=1)) == 7
+    assert (await audit.verify()).bad is None
+
+
+async def test_the_last_line_stays_however_old_it_is(desk: Desk) -> None:
+    audit = desk.control.audit
+    await grown(audit, desk.clock, 2)
+    assert await audit.trim(ANN, desk.clock.at + timedelta(days=9)) == 1
+    assert (await audit.verify()).bad is None
+
+
+async def test_lines_that_somebody_else_has_thrown_away_are_missed(desk: Desk) -> None:
+    audit = desk.control.audit
+    await grown(audit, desk.clock, 6)
+    await audit.trim(ANN, desk.clock.at - timedelta(days=4))
+    first = (await desk.store.find("audit", {}, limit=1)).data[0]
+    await desk.store.delete("audit", first["id"])
+    verdict = await audit.verify()
+    assert verdict.bad is not None
+    assert "no line says" in (verdict.reason or "")

@@ -72,7 +72,7 @@ def kustomized(directory: Path) -> Sequence[Document]:
 
 def templates(values: Mapping[str, Any], name: str = "llmgateway") -> dict[str, str]:
     """The chart's files, rendered. Raises `Refused`."""
-    argv = [tool("python"), "-c", RENDER, CHART, name]
+    argv = [str(tool("python")), "-c", RENDER, str(CHART), name]
     done = subprocess.run(
         argv, input=json.dumps(values), env=clean_environment(), capture_output=True, text=True, timeout=60,
         check=False,
@@ -108,6 +108,8 @@ def pods(found: Iterable[Document]) -> Iterator[tuple[str, Document]]:
                 yield where, one["spec"]["template"]["spec"]
             case "CronJob":
                 yield where, one["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+            case _:
+                pass
 
 
 def containers(pod: Document) -> list[Document]:
@@ -125,6 +127,7 @@ def gateway_of(found: Iterable[Document]) -> Document:
 
 def file_of(found: Iterable[Document]) -> Document:
     """The gateway's own file, out of its ConfigMap."""
-    (text,) = [one["data"]["gateway.yaml"] for one in of_kind(found, "ConfigMap") if "gateway.yaml" in one["data"]]
+    maps = [one["data"] for one in of_kind(found, "ConfigMap")]
+    (text,) = [data["gateway.yaml"] for data in maps if "gateway.yaml" in data]
     file: Document = yaml.safe_load(text)
     return file

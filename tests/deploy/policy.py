@@ -11,7 +11,7 @@ from llmgateway.app.application import CUT_SECONDS, SHIP_SECONDS
 from llmgateway.edge.draining import LEFTOVER_SECONDS
 from tests.deploy.manifests import Document, containers, file_of, gateway_of, of_kind, pods
 
-WORKER_MIB = 160  # measured: 75 at rest, 24 KiB for each of 2,000 streams, and the bodies of a few large calls
+WORKER_MIB = 160  # measured: 75 at rest, 24 KiB for each of 2,000 streams, and bodies of a few large calls
 MASTER_MIB = 60
 LONGEST_CALL = 3600  # `deadlines.total`
 LARGEST_BODY_MIB = 10  # `max_body`
@@ -35,7 +35,8 @@ def grace_exceeds_all_within(found: Sequence[Document]) -> Iterator[str]:
     inside = pre_stop + file.get("drain_pause", 10) + file.get("drain", 600)
     needed = inside + CUT_SECONDS + LEFTOVER_SECONDS + SHIP_SECONDS
     if pod["terminationGracePeriodSeconds"] <= needed:
-        yield f"grace {pod['terminationGracePeriodSeconds']} is not above {needed:g} s of preStop, drain and flush"
+        grace = pod["terminationGracePeriodSeconds"]
+        yield f"grace {grace} is not above {needed:g} s of preStop, drain and flush"
 
 
 def memory_is_enough_for_the_workers(found: Sequence[Document]) -> Iterator[str]:
@@ -52,7 +53,8 @@ def the_journal_outlives_the_pod(found: Sequence[Document]) -> Iterator[str]:
     spec = gateway_of(found)["spec"]
     claims = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])}
     (gateway,) = spec["template"]["spec"]["containers"]
-    mounted = {mount["name"] for mount in gateway["volumeMounts"] if mount["mountPath"] == "/var/lib/llmgateway"}
+    mounts = gateway["volumeMounts"]
+    mounted = {mount["name"] for mount in mounts if mount["mountPath"] == "/var/lib/llmgateway"}
     if not mounted or mounted - claims:
         yield "the journal is not on a volume of its own"
     if set(spec.get("persistentVolumeClaimRetentionPolicy", {}).values()) != {"Retain"}:
@@ -61,7 +63,8 @@ def the_journal_outlives_the_pod(found: Sequence[Document]) -> Iterator[str]:
 
 def probes_look_where_they_should(found: Sequence[Document]) -> Iterator[str]:
     (gateway,) = gateway_of(found)["spec"]["template"]["spec"]["containers"]
-    expected = {"startupProbe": "/health/live", "livenessProbe": "/health/live", "readinessProbe": "/health/ready"}
+    live, ready = "/health/live", "/health/ready"
+    expected = {"startupProbe": live, "livenessProbe": live, "readinessProbe": ready}
     for probe, path in expected.items():
         if gateway.get(probe, {}).get("httpGet", {}).get("path") != path:
             yield f"{probe} does not ask {path}"
@@ -118,7 +121,8 @@ def streams_pass_unhindered(found: Sequence[Document]) -> Iterator[str]:
     prefix = "nginx.ingress.kubernetes.io/"
     for one in of_kind(found, "Ingress"):
         said = one["metadata"]["annotations"]
-        if {said.get(f"{prefix}{name}") for name in ("proxy-buffering", "proxy-request-buffering")} != {"off"}:
+        buffering = ("proxy-buffering", "proxy-request-buffering")
+        if {said.get(f"{prefix}{name}") for name in buffering} != {"off"}:
             yield "the ingress collects streams"
         if min(int(said.get(f"{prefix}proxy-{way}-timeout", 60)) for way in ("read", "send")) <= LONGEST_CALL:
             yield "the ingress cuts long streams"
@@ -149,7 +153,9 @@ def stores_hear_the_gateway_only(found: Sequence[Document]) -> Iterator[str]:
         policies = of_kind(found, "NetworkPolicy", name)
         heard = {
             peer.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/name")
-            for policy in policies for rule in policy["spec"].get("ingress", []) for peer in rule.get("from", [{}])
+            for policy in policies
+            for rule in policy["spec"].get("ingress", [])
+            for peer in rule.get("from", [{}])
         }  # fmt: skip
         if heard != callers:
             yield f"{name} hears {heard}"

@@ -1,4 +1,4 @@
-"""The Helm chart, rendered by Helm's own code: valid, sound, strict about values, and one with the overlays."""
+"""The Helm chart, rendered by Helm's own code: valid, sound, strict about values, one with the overlays."""
 
 import json
 import subprocess
@@ -88,7 +88,8 @@ def closed_objects(schema: Any, where: str = "") -> list[str]:
     """Objects of the schema that would take any key, but for those that are maps by nature."""
     open_ones = []
     if isinstance(schema, dict):
-        if schema.get("properties") and schema.get("additionalProperties") is not False and "required" not in schema:
+        is_closed = schema.get("additionalProperties") is False
+        if schema.get("properties") and not is_closed and "required" not in schema:
             open_ones.append(where)
         for name, inner in schema.items():
             open_ones += closed_objects(inner, f"{where}/{name}")
@@ -107,7 +108,7 @@ def test_the_schema_is_closed_and_knows_every_value() -> None:
 
 def test_the_grace_period_follows_the_drain() -> None:
     for drain, pause, pre_stop in ((600, 10, 5), (3600, 30, 20), (1.5, 0, 1)):
-        config = {"drain": drain, "drain_pause": pause, "models": []}
+        config: dict[str, Any] = {"drain": drain, "drain_pause": pause, "models": []}
         found = rendered({**GIVEN, "config": config, "rollout": {"preStop": pre_stop}})
         grace = gateway_of(found)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
         assert grace >= drain + pause + pre_stop + 45
@@ -174,7 +175,7 @@ def test_helm_s_own_lint_finds_nothing() -> None:
 @pytest.mark.parametrize("name", ["redis/redis.yaml", "mongodb/mongodb.yaml", "mongodb/initiate.js",
                                   "ollama/ollama.yaml", "qdrant/qdrant.yaml"])  # fmt: skip
 def test_the_chart_carries_the_components(name: str) -> None:
-    """Helm reads nothing outside a chart: cp deploy/kubernetes/components/X/Y deploy/helm/llmgateway/files/"""
+    """Helm reads nothing outside a chart: copy deploy/kubernetes/components/X/Y to the chart's `files/`."""
     assert (CHART / "files" / Path(name).name).read_text() == (KUBERNETES / "components" / name).read_text()
 
 

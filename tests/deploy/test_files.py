@@ -50,7 +50,8 @@ def test_what_a_service_names_is_there(name: str) -> None:
         source = volume.partition(":")[0]
         assert (COMPOSE / source).exists() if source.startswith(".") else source in whole["volumes"], source
     waits = service.get("depends_on", {})
-    healthy = [other for other in waits if isinstance(waits, dict) and waits[other]["condition"] == "service_healthy"]
+    conditions = waits if isinstance(waits, dict) else {}
+    healthy = [other for other, wait in conditions.items() if wait["condition"] == "service_healthy"]
     assert all("healthcheck" in SERVICES[other] for other in healthy)
 
 
@@ -82,7 +83,8 @@ def test_the_secrets_of_compose_are_made_once(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == made
     assert all(len(value) == 64 for value in made.values())
     assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
-    files = {name.removesuffix("_FILE") for name in SERVICES["gateway"]["environment"] if name.endswith("_FILE")}
+    environment = SERVICES["gateway"]["environment"]
+    files = {name.removesuffix("_FILE") for name in environment if name.endswith("_FILE")}
     assert files == set(made)
 
 
@@ -93,7 +95,8 @@ def test_the_university_has_people_and_a_service_provider() -> None:
     public = SERVICES["gateway"]["environment"]["LLMGATEWAY_PUBLIC_URL"]
     assert client["clientId"] == f"{public}/saml/metadata"
     assert client["attributes"]["saml_assertion_consumer_url_post"] == f"{public}/saml/acs"
-    assert client["attributes"]["saml.assertion.signature"] == client["attributes"]["saml.server.signature"] == "true"
+    attributes = client["attributes"]
+    assert attributes["saml.assertion.signature"] == attributes["saml.server.signature"] == "true"
     mapped = {mapper["config"]["attribute.name"] for mapper in client["protocolMappers"]}
     assert {"urn:oid:1.3.6.1.4.1.5923.1.1.1.6", "urn:oid:1.3.6.1.4.1.5923.1.1.1.1"} <= mapped
 
@@ -211,4 +214,5 @@ def test_terraform_is_formatted() -> None:
 
 def test_the_cluster_issuer_is_the_one_that_is_asked_for() -> None:
     issuer = yaml.safe_load((KUBERNETES / "cluster-issuer.yaml").read_text())
-    assert issuer["metadata"]["name"] == yaml.safe_load((CHART / "values.yaml").read_text())["ingress"]["clusterIssuer"]
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert issuer["metadata"]["name"] == values["ingress"]["clusterIssuer"]

@@ -138,7 +138,9 @@ PLANTED: dict[str, Callable[[list[Document]], object]] = {
     "root": lambda found: gateway_of(found)["spec"]["template"]["spec"].pop("securityContext"),
     "token": lambda found: gateway_of(found)["spec"]["template"]["spec"].pop("automountServiceAccountToken"),
     "keeps rights": lambda found: gateway_container(found)["securityContext"].pop("capabilities"),
-    "writable": lambda found: gateway_container(found)["securityContext"].update(readOnlyRootFilesystem=False),
+    "writable": lambda found: gateway_container(found)["securityContext"].update(
+        readOnlyRootFilesystem=False
+    ),
     "no bounds": lambda found: gateway_container(found)["resources"].update(requests={}),
     "today": lambda found: gateway_container(found).update(image="ghcr.io/llmgateway/llmgateway"),
     "gives rights": lambda found: found.append({"kind": "Role", "metadata": {"name": "all"}}),

@@ -28,14 +28,16 @@ def test_cached_tokens_cost_as_input_where_they_have_no_price() -> None:
     assert cost_of(Tokens(1_000_000, cached=600_000), price) == 200_000
 
 
-def test_halves_are_rounded_up_once() -> None:
+def test_r_acc_16_halves_are_rounded_up_once() -> None:
     price = Price(id="p", input=500_000, output=500_000)
     assert [cost_of(Tokens(n), price) for n in range(4)] == [0, 1, 1, 2]
     assert cost_of(Tokens(1, 1), price) == 1  # two halves are one, not two
 
 
 @given(COUNT, COUNT, COUNT)
-def test_the_cost_is_within_half_a_unit_of_the_exact_one(prompt: int, completion: int, cached: int) -> None:
+def test_r_acc_16_the_cost_is_within_half_a_unit_of_the_exact_one(
+    prompt: int, completion: int, cached: int
+) -> None:
     tokens = Tokens(prompt, completion, cached)
     used = min(cached, prompt)
     exact = Decimal((prompt - used) * 200_000 + used * 50_000 + completion * 800_000) / 1_000_000

@@ -4,7 +4,7 @@ from llmgateway.domain.steady import SteadyClock
 from tests.doubles import SetClock
 
 
-def test_dates_go_on_by_the_monotonic_seconds_alone() -> None:
+def test_r_fault_50_dates_go_on_by_the_monotonic_seconds_alone() -> None:
     clock = SetClock()
     began = clock.now()
     steady = SteadyClock(clock)

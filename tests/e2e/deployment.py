@@ -68,6 +68,7 @@ drain_pause: 0
 drain: 20
 keepalive: 0.4
 max_body: 256KiB
+sign_in: {local: true, sign_up: true}
 models:
   - id: org/model-1
     targets: [{url: "${LLM_DEFAULT_URL}/ok-3~org/v1"}]

@@ -182,7 +182,7 @@ async def test_unknown_fields_pass_unchanged(tenant: Tenant) -> None:
 # --- sizes and encodings of bodies
 
 
-async def test_a_body_that_is_too_large(tenant: Tenant) -> None:
+async def test_r_load_13_a_body_that_is_too_large(tenant: Tenant) -> None:
     check(await send(tenant, b" " * (300 << 10)), 413, "request_too_large")
     async with await tenant.gateway.connect() as connection:
         await connection.send(head_of(tenant, "content-length: 1073741824"))
@@ -247,7 +247,7 @@ async def test_without_a_key_nothing_is_read(tenant: Tenant, body: bytes) -> Non
     check(await tenant.gateway.ask(Request("GET", "/v1/models")), 401, "invalid_api_key")
 
 
-async def test_a_slow_head_and_a_slow_body_harm_nobody(tenant: Tenant) -> None:
+async def test_r_load_12_a_slow_head_and_a_slow_body_harm_nobody(tenant: Tenant) -> None:
     connections: list[Connection] = []
     for part in (b"POST /v1/chat", head_of(tenant, "content-length: 10") + b"{"):
         for _ in range(20):

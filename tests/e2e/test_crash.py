@@ -104,7 +104,9 @@ def verified(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("kills", KILLS)
-async def test_a_gateway_that_is_killed_again_and_again(upstream: ScriptedUpstream, kills: int) -> None:
+async def test_r_fault_43_a_gateway_that_is_killed_again_and_again(
+    upstream: ScriptedUpstream, kills: int
+) -> None:
     dice = random.Random(SEED)
     async with Gateway.embedded(serving(upstream.url, *MODELS), config=QUICK) as gateway:
         async with under_load(gateway, dice) as load:
@@ -122,7 +124,7 @@ async def test_a_gateway_that_is_killed_again_and_again(upstream: ScriptedUpstre
 
 
 @pytest.mark.parametrize("kills", WORKER_KILLS)
-async def test_a_fleet_whose_workers_are_killed(
+async def test_r_fault_43_49_a_fleet_whose_workers_are_killed(
     upstream: ScriptedUpstream, redis_url: str, mongo_url: str, kills: int
 ) -> None:
     dice = random.Random(SEED)

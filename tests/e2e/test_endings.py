@@ -65,7 +65,7 @@ async def leave_after(tenant: Tenant, k: int, hang_up: HangUp) -> float:
 
 
 @pytest.mark.parametrize("hang_up", [Connection.close, Connection.reset], ids=["fin", "rst"])
-async def test_a_hang_up_at_every_event(tenant: Tenant, hang_up: HangUp) -> None:
+async def test_r_acc_02_a_hang_up_at_every_event(tenant: Tenant, hang_up: HangUp) -> None:
     took = await all_at_once(*(leave_after(tenant, k, hang_up) for k in range(7)))
     assert max(took) < CLOSED_WITHIN
     records = by_request(await tenant.records(7))
@@ -85,7 +85,7 @@ async def test_a_hang_up_at_done_is_no_hang_up(tenant: Tenant) -> None:
     assert figures(await tenant.record()) == ("completed", 200, WORDS, 5, "upstream")
 
 
-async def test_a_caller_that_does_not_wait_for_a_whole_answer(tenant: Tenant) -> None:
+async def test_r_acc_03_a_caller_that_does_not_wait_for_a_whole_answer(tenant: Tenant) -> None:
     async with await tenant.gateway.connect() as connection:
         await connection.send(tenant.asking("hold-before-headers"))
         (call,) = await tenant.seen(1)
@@ -110,7 +110,7 @@ async def test_where_the_vendor_bills_anyway_the_rest_is_read(tenant: Tenant) ->
     agree(await tenant.record(), call)
 
 
-async def test_where_the_vendor_bills_anyway_a_whole_answer_is_read(tenant: Tenant) -> None:
+async def test_r_acc_03_where_the_vendor_bills_anyway_a_whole_answer_is_read(tenant: Tenant) -> None:
     async with await tenant.gateway.connect() as connection:
         await connection.send(tenant.asking("drained-whole"))
         (call,) = await tenant.seen(1)
@@ -152,7 +152,7 @@ DEATHS: dict[tuple[str, bool], tuple[int, int | None, str, str]] = {
 }
 
 
-async def test_the_upstream_dies(tenant: Tenant) -> None:
+async def test_r_fault_01_02_03_04_05_10_12_the_upstream_dies(tenant: Tenant) -> None:
     """In every phase: the caller hears of it, nobody says `[DONE]`, and what was relayed is counted."""
     records = {}
     for case, answer, record in await each(tenant, *DEATHS):
@@ -207,7 +207,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_whatever_the_upstream_says_of_usage(tenant: Tenant, *, stream: bool) -> None:
+async def test_r_fault_11_15_whatever_the_upstream_says_of_usage(tenant: Tenant, *, stream: bool) -> None:
     found = {}
     calls: dict[str, Call] = {}
     for (model, _), answer, record in await each(tenant, *((model, stream) for model in SOURCES)):
@@ -219,7 +219,7 @@ async def test_whatever_the_upstream_says_of_usage(tenant: Tenant, *, stream: bo
     assert found == SOURCES
 
 
-async def test_json_where_a_stream_was_asked_for(tenant: Tenant) -> None:
+async def test_r_fault_12_json_where_a_stream_was_asked_for(tenant: Tenant) -> None:
     answer = await tenant.ask("json-to-stream", stream=True)
     assert answer.header("content-type") == "application/json"
     agree(await tenant.record(), tenant.calls[0])
@@ -251,7 +251,7 @@ async def test_comments_keep_a_stream_alive(tenant: Tenant, path: str) -> None:
     assert (await tenant.record())["outcome"] == "client_gone"
 
 
-async def test_an_error_after_a_comment_is_an_event(tenant: Tenant) -> None:
+async def test_r_fault_02_an_error_after_a_comment_is_an_event(tenant: Tenant) -> None:
     async with await tenant.gateway.connect() as connection:
         await connection.send(tenant.asking("silent", stream=True))
         assert (await connection.head()).status == 200
@@ -265,7 +265,7 @@ async def test_an_error_after_a_comment_is_an_event(tenant: Tenant) -> None:
 # --- replicas
 
 
-async def test_the_next_replica_answers(tenant: Tenant) -> None:
+async def test_r_fault_03_r_acc_04_the_next_replica_answers(tenant: Tenant) -> None:
     first = {"falls-back": (0, "reset"), "falls-back-on-503": (503, "status_503")}
     cases = [(model, stream) for model in first for stream in (False, True)]
     for (model, stream), answer, record in await each(tenant, *cases):
@@ -277,7 +277,7 @@ async def test_the_next_replica_answers(tenant: Tenant) -> None:
         )
 
 
-async def test_after_the_first_byte_nobody_else_is_asked(tenant: Tenant) -> None:
+async def test_r_fault_04_r_acc_04_after_the_first_byte_nobody_else_is_asked(tenant: Tenant) -> None:
     answer = await tenant.ask("breaks-late", stream=True)
     assert answer.status == 200
     assert len(tenant.calls) == 1
@@ -300,7 +300,7 @@ async def test_the_least_busy_replica_is_asked(tenant: Tenant) -> None:
     await tenant.records(8)
 
 
-async def test_a_replica_that_keeps_failing_is_left_alone(tenant: Tenant) -> None:
+async def test_r_fault_16_a_replica_that_keeps_failing_is_left_alone(tenant: Tenant) -> None:
     async def bad_calls() -> int:
         return sum(call.model == "status-500~bad" for call in tenant.calls)
 

@@ -93,7 +93,7 @@ def digest_of(answer: Answer) -> str:
     return hashlib.sha256(COMMENT.sub(b"", answer.body)).hexdigest()
 
 
-async def test_a_stream_cut_at_every_byte(tenant: Tenant) -> None:
+async def test_r_fault_07_a_stream_cut_at_every_byte(tenant: Tenant) -> None:
     tenant.upstream.script("scripted-6", split)
     answers = await relayed(tenant, ([offset] for offset in OFFSETS))
     assert {digest_of(answer) for answer in answers} == {hashlib.sha256(SAID + DONE).hexdigest()}
@@ -101,14 +101,14 @@ async def test_a_stream_cut_at_every_byte(tenant: Tenant) -> None:
     assert {figures(record) for record in records} == {("completed", 200, PROMPT, COMPLETION, "upstream")}
 
 
-async def test_every_byte_alone(tenant: Tenant) -> None:
+async def test_r_fault_07_every_byte_alone(tenant: Tenant) -> None:
     tenant.upstream.script("scripted-6", split)
     answers = await relayed(tenant, iter([[*OFFSETS]]))
     assert [digest_of(answer) for answer in answers] == [hashlib.sha256(SAID + DONE).hexdigest()]
     assert figures(await tenant.record()) == ("completed", 200, PROMPT, COMPLETION, "upstream")
 
 
-async def test_usage_that_was_asked_for_stays(tenant: Tenant) -> None:
+async def test_r_acc_13_usage_that_was_asked_for_stays(tenant: Tenant) -> None:
     tenant.upstream.script("scripted-6", split)
     cuts = ([offset] for offset in range(len(SAID), len(SAID + USAGE + DONE)))
     answers = await relayed(tenant, cuts, stream_options={"include_usage": True})
@@ -129,7 +129,7 @@ async def test_a_whole_answer_is_the_same_answer(tenant: Tenant) -> None:
     assert answer.header("content-length") == str(len(call.sent))
 
 
-async def test_comments_stand_between_events_only(tenant: Tenant) -> None:
+async def test_r_fault_06_comments_stand_between_events_only(tenant: Tenant) -> None:
     """Two events come in two pieces each, with pauses that are longer than the keep-alive."""
 
     async def slow(x: Exchange) -> None:

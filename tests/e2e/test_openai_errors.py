@@ -36,7 +36,7 @@ pytestmark = pytest.mark.e2e
     ],
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_errors_have_their_class(
+async def test_r_fault_13_errors_have_their_class(
     client: AsyncOpenAI,
     tenant: Tenant,
     model: str,
@@ -127,7 +127,7 @@ async def test_a_retry_after_is_obeyed(tenant: Tenant) -> None:
     assert [record["client"]["retry"] for record in await tenant.records(2)] == [0, 1]
 
 
-async def test_an_endless_retry_after_is_clamped(client: AsyncOpenAI) -> None:
+async def test_r_fault_13_an_endless_retry_after_is_clamped(client: AsyncOpenAI) -> None:
     with pytest.raises(openai.RateLimitError) as caught:
         await chat(client, "status-429-retry-after-1000000000")
     assert caught.value.response.headers["retry-after"] == "60"

@@ -46,7 +46,7 @@ async def until(question: Callable[[], Awaitable[Answer]], status: int, seconds:
     await eventually_answers(is_so, f"the answer is {status}", seconds)
 
 
-async def test_both_stores_stop_and_come_back(
+async def test_r_fault_20_30_53_both_stores_stop_and_come_back(
     fleet: Gateway, upstream: ScriptedUpstream, own_valkey: Valkey, own_mongod: Mongod
 ) -> None:
     known, unknown = await fleet.create_key("known"), await fleet.create_key("unknown")
@@ -70,7 +70,7 @@ async def test_both_stores_stop_and_come_back(
     assert sorted(r["request_id"] for r in records) == sorted(str(call.request_id) for call in upstream.calls)
 
 
-async def test_only_the_shared_state_stops(fleet: Gateway, own_valkey: Valkey) -> None:
+async def test_r_fault_20_only_the_shared_state_stops(fleet: Gateway, own_valkey: Valkey) -> None:
     known, unknown = await fleet.create_key("known"), await fleet.create_key("unknown")
     assert (await ask(fleet, known)).status == 200
     await asyncio.to_thread(own_valkey.kill)
@@ -82,14 +82,16 @@ async def test_only_the_shared_state_stops(fleet: Gateway, own_valkey: Valkey) -
     await until(lambda: ask(fleet, made), 200)
 
 
-async def test_a_flushed_state_loses_nothing(fleet: Gateway, own_valkey: Valkey) -> None:
+async def test_r_fault_23_a_flushed_state_loses_nothing(fleet: Gateway, own_valkey: Valkey) -> None:
     keys = [await fleet.create_key(f"user-{number}") for number in range(5)]
     await asyncio.to_thread(own_valkey.restart_empty)
     for key in keys:
         await until(lambda key=key: ask(fleet, key), 200)  # type: ignore[misc]
 
 
-async def test_the_store_stops_only(fleet: Gateway, upstream: ScriptedUpstream, own_mongod: Mongod) -> None:
+async def test_r_fault_30_53_the_store_stops_only(
+    fleet: Gateway, upstream: ScriptedUpstream, own_mongod: Mongod
+) -> None:
     known, unknown = await fleet.create_key("known"), await fleet.create_key("unknown")
     assert (await ask(fleet, known)).status == 200
     await asyncio.to_thread(own_mongod.kill)
@@ -103,7 +105,7 @@ async def test_the_store_stops_only(fleet: Gateway, upstream: ScriptedUpstream, 
     assert len(records) == len(upstream.calls) == 22
 
 
-async def test_stores_that_are_absent_at_the_start(
+async def test_r_fault_30_53_stores_that_are_absent_at_the_start(
     upstream: ScriptedUpstream, own_valkey: Valkey, own_mongod: Mongod
 ) -> None:
     """It starts, lives, is not ready, says 503 and never 401; and gets ready when they come."""

@@ -251,7 +251,7 @@ async def test_a_body_comes_as_it_arrives(app: Application, client: Connection) 
     assert b"".join(pieces) == b"abcdef"
 
 
-async def test_a_large_body_waits_at_the_client(app: Application, client: Connection) -> None:
+async def test_r_load_13_a_large_body_waits_at_the_client(app: Application, client: Connection) -> None:
     gate = asyncio.Event()
 
     async def behave(scope: Scope, receive: Receive, send: Send) -> None:
@@ -468,7 +468,7 @@ async def test_what_comes_after_the_end_is_nobodys(app: Application, client: Con
         assert await client.body() == expected
 
 
-async def test_a_slow_reader_stops_the_application(app: Application, address: str) -> None:
+async def test_r_load_04_a_slow_reader_stops_the_application(app: Application, address: str) -> None:
     sent = 0
 
     async def behave(scope: Scope, receive: Receive, send: Send) -> None:
@@ -659,7 +659,7 @@ async def test_after_the_last_answer_nothing_is_read(app: Application, client: C
 # --- deadlines
 
 
-async def test_a_client_that_says_nothing_is_let_go(app: Application, hurried: Connection) -> None:
+async def test_r_load_12_a_client_that_says_nothing_is_let_go(app: Application, hurried: Connection) -> None:
     assert_refused(await said(hurried, 2), 408)
 
 
@@ -675,7 +675,9 @@ async def dripped(connection: Connection, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("beginning", [b"", b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"])
-async def test_a_head_that_drips_is_cut(app: Application, hurried: Connection, beginning: bytes) -> None:
+async def test_r_load_12_a_head_that_drips_is_cut(
+    app: Application, hurried: Connection, beginning: bytes
+) -> None:
     """Each byte comes within the deadline, the head does not."""
     await hurried.send(beginning)
     answered = await dripped(hurried, b"GET /slow HTTP/1.1\r\nX: " + b"a" * 50)
@@ -683,7 +685,7 @@ async def test_a_head_that_drips_is_cut(app: Application, hurried: Connection, b
     assert "/slow" not in [scope["path"] for scope in app.begun]
 
 
-async def test_a_body_that_drips_is_cut(app: Application, hurried: Connection) -> None:
+async def test_r_load_12_a_body_that_drips_is_cut(app: Application, hurried: Connection) -> None:
     await hurried.send(POST + b"Content-Length: 1000\r\n\r\n")
     assert_refused(await dripped(hurried, b"a" * 50), 408)
     assert app.left == ["/echo"]

@@ -22,7 +22,7 @@ COUNTED = [(200, JSON_TYPE, [b'{"count":30}']), (200, JSON_TYPE, [b'{"count":2}'
         ((401, JSON_TYPE, [b"{}"]), "upstream_error", 502),
     ],
 )
-async def test_every_ending_has_its_record(
+async def test_r_acc_02_every_ending_has_its_record(
     background: Background, ending: Scripted, outcome: str, status: int
 ) -> None:
     stage = Stage(background, ending)
@@ -31,7 +31,7 @@ async def test_every_ending_has_its_record(
     assert (stage.record.outcome, stage.record.status, stage.record.usage_source) == (outcome, status, "none")
 
 
-async def test_the_price_is_that_of_the_acceptance(background: Background) -> None:
+async def test_r_acc_15_the_price_is_that_of_the_acceptance(background: Background) -> None:
     price = Price(id="p1", input=1_000_000, output=2_000_000, request=7)
     stage = Stage(background, (200, JSON_TYPE, [WHOLE]), served=model(price=price))
     await stage.gateway.exchange(stage.caller())

@@ -94,7 +94,7 @@ async def test_a_suspended_owner_s_keys_are_not_valid() -> None:
         await door.open(CALL)
 
 
-async def test_in_an_outage_memory_serves_for_five_minutes_and_strangers_get_503() -> None:
+async def test_r_fault_20_in_an_outage_memory_serves_for_five_minutes_and_strangers_get_503() -> None:
     door = Door()
     await door.open(CALL)
     door.shelf.is_away = True

@@ -36,7 +36,7 @@ ERROR_EVENT = b'data: {"error":{"message":"boom","code":429}}\n\n'
         ((200, SSE_TYPE, [ERROR_EVENT]), "status_429"),
     ],
 )
-async def test_another_target_is_tried_before_the_first_byte(
+async def test_r_acc_04_another_target_is_tried_before_the_first_byte(
     background: Background, first: Scripted, reason: str
 ) -> None:
     stage = Stage(background, first, GOOD, served=PAIR)
@@ -67,7 +67,7 @@ async def test_what_another_target_would_not_do_better_is_told(
     assert (stage.record.tokens, stage.record.usage_source, stage.record.cost) == (Tokens(), "none", 0)
 
 
-async def test_three_targets_at_the_most(background: Background) -> None:
+async def test_r_acc_04_three_targets_at_the_most(background: Background) -> None:
     many = model(*(f"http://h{n}:1/v1" for n in range(5)))
     stage = Stage(background, *[UpstreamFailed("x", reason="connect")] * 5, served=many)
     with pytest.raises(UpstreamFailed):

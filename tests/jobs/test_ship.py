@@ -61,7 +61,7 @@ async def running(shipper: Shipper) -> AsyncIterator[None]:  # type: ignore[type
             task.cancel()
 
 
-async def test_everything_that_is_settled_is_shipped_once(tmp_path: Path) -> None:
+async def test_r_acc_07_everything_that_is_settled_is_shipped_once(tmp_path: Path) -> None:
     shelf = Shelf()
     with FileJournal(tmp_path, worker="a") as journal:
         ids = settled(journal, 2 * BATCH + 3)
@@ -73,7 +73,7 @@ async def test_everything_that_is_settled_is_shipped_once(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_store_that_is_away_loses_nothing_and_is_told_of_once(
+async def test_r_fault_31_a_store_that_is_away_loses_nothing_and_is_told_of_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shelf = Shelf()

@@ -7,7 +7,7 @@ import pytest
 from llmgateway.jobs.watermark import Use, Watermark, uses
 
 
-def test_it_rises_late_and_falls_later() -> None:
+def test_r_load_06_it_rises_late_and_falls_later() -> None:
     shares = [0.5, 0.94, 0.95, 0.91, 0.899, 0.94]
     watermark = Watermark(lambda: [Use(1, 100), Use(int(shares.pop(0) * 1000), 1000)])
     seen = []

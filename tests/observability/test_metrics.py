@@ -52,7 +52,7 @@ def test_calls_are_counted_by_how_they_ended() -> None:
     }
 
 
-def test_an_alias_is_its_model_and_a_stranger_is_other() -> None:
+def test_r_load_16_an_alias_is_its_model_and_a_stranger_is_other() -> None:
     found = counted(made(), made(model="alias"), made(model="gone"), made(model="gone too"))
     assert {sample.labels[1]: sample.values for sample in found["requests"]} == {"m": [2], "other": [2]}
 

@@ -14,6 +14,7 @@ from llmgateway.control.ground import Ground
 from llmgateway.control.people import UserChanges
 from llmgateway.control.playground import Playground
 from llmgateway.domain.catalog import Catalog
+from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.ids import Ids
 from llmgateway.domain.limits import Standing
 from llmgateway.domain.people import User
@@ -25,7 +26,7 @@ from llmgateway.portal.address import Addresses
 from llmgateway.portal.assets import Assets
 from llmgateway.portal.door import House, Place
 from llmgateway.portal.origin import Origins
-from llmgateway.portal.page import Pages
+from llmgateway.portal.page import Link, Pages
 from llmgateway.portal.routes import LINKS, PLACES, routes
 from llmgateway.portal.sessions import Sessions
 from llmgateway.portal.visit import Desk as PortalDesk, Facts
@@ -48,23 +49,29 @@ class Portal:
     def __init__(self, desk: Desk, public_url: str = HOME) -> None:
         self.desk = desk
         self.rules = AccountRules(is_private=True)
-        self.limits: list[Standing] = []
+        self.limits: list[Standing] | None = []
         self.sign_in_url: str | None = None
         self.origins = Origins(public_url)
         self.shelf = SqliteShelf(desk.store.file, desk.clock)
         self.replicas = Replicas(desk.clock.monotonic)
         self.sessions = Sessions(self.shelf, desk.control.people, desk.clock, keys=KEYS, origins=self.origins)
         self.public_url = public_url
+        self.links = list(LINKS)
         self.app = self._app()
 
     def open_up(self, *more: Place) -> None:
         """With places of a test's own."""
         self.app = self._app(*more)
 
+    def link(self, *more: Link) -> None:
+        """With lines of the navigation of a test's own."""
+        self.links = [*LINKS, *more]
+        self.app = self._app()
+
     def _app(self, *more: Place) -> Envelope:
         words, assets, places = load_words(), Assets(), {place.name: place for place in (*PLACES, *more)}
         pages = Pages(
-            words, assets.url_of, self.desk.clock, origins=self.origins, links=LINKS, paths=ALL_PATHS
+            words, assets.url_of, self.desk.clock, origins=self.origins, links=self.links, paths=ALL_PATHS
         )
         house = House(
             desk=self.portal_desk(), pages=pages, origins=self.origins, addresses=Addresses(()), words=words,
@@ -90,6 +97,8 @@ class Portal:
         )  # fmt: skip
 
     async def _standings(self, user: User) -> list[Standing]:
+        if self.limits is None:
+            raise StoreUnavailable("Redis is not available.")
         return self.limits
 
 

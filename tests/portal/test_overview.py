@@ -42,8 +42,8 @@ async def test_figures_of_the_month_are_ones_own(alice: Browser, portal: Portal)
     assert "<dd>246</dd>" in alice.page
     assert "€0.0100" in alice.page
     assert "bobs-model" not in alice.page
-    assert "21 Nov: 123" not in alice.page
-    assert "20 Nov: 123" in alice.page
+    assert "20 Nov, qwen3-32b: 123" in alice.page
+    assert "17 Nov, org/embed: 123" in alice.page
 
 
 async def test_limits_say_what_is_left(alice: Browser, portal: Portal) -> None:
@@ -59,6 +59,13 @@ async def test_limits_say_what_is_left(alice: Browser, portal: Portal) -> None:
     assert "100 left of 1,000" in alice.page
     assert "€1.50 left of €2.00" in alice.page
     assert 'max="1000" high="800.0" optimum="0" value="900"' in alice.page
+
+
+async def test_without_the_counters_the_rest_is_shown(alice: Browser, portal: Portal) -> None:
+    portal.limits = None
+    assert (await alice.get("/portal")).status_code == 200
+    assert "How they stand cannot be told right now." in alice.page
+    assert "This month" in alice.page
 
 
 async def test_what_failed_lately(alice: Browser, portal: Portal) -> None:

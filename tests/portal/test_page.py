@@ -5,7 +5,7 @@ import re
 import pytest
 
 from llmgateway.control.people import UserChanges
-from llmgateway.portal.page import POLICY, TEMPLATES
+from llmgateway.portal.page import POLICY, TEMPLATES, Link
 from llmgateway.portal.routes import PLACES
 from tests.control.desk import ANN, Desk
 from tests.portal.house import Browser, Portal, browsing
@@ -41,7 +41,8 @@ async def test_pages_hold_no_script_no_style_and_nothing_from_elsewhere(alice: B
     for tag in re.findall(r"<script[^>]*>", alice.page):
         assert 'src="/portal/static/' in tag
     for url in re.findall(r'(?:src|href|action)="([^"]*)"', alice.page):
-        assert url.startswith(("/portal", "#")), url
+        assert url.startswith(("/", "#")), url
+        assert not url.startswith("//"), url
 
 
 def test_templates_mark_nothing_as_safe() -> None:
@@ -55,7 +56,7 @@ async def test_the_address_of_snippets_is_the_one_that_was_asked(desk: Desk) -> 
         portal = Portal(desk, public)
         async with browsing(portal) as browser:
             if "127.0.0.1" in public:
-                browser.client.base_url = "http://localhost:9000"  # type: ignore[assignment]  # httpx takes text
+                browser.client.base_url = "http://localhost:9000"
                 await browser.sign_up("someone")
             else:
                 await browser.sign_up("another")
@@ -64,7 +65,15 @@ async def test_the_address_of_snippets_is_the_one_that_was_asked(desk: Desk) -> 
 
 
 async def test_links_of_operators_are_theirs(alice: Browser, portal: Portal) -> None:
-    await alice.get("/portal")
-    assert "Operators" not in alice.page
-    await portal.desk.control.people.change(ANN, "alice", UserChanges(roles=["user", "admin"]))
-    assert (await alice.get("/portal")).status_code == 200
+    portal.link(
+        Link("people", "/portal/people", "People", "people", is_for_operators=True),
+        Link("audit", "/portal/audit", "Audit", "list", is_for_operators=True),
+    )
+    async with browsing(portal) as browser:
+        browser.client.cookies.update(alice.client.cookies)
+        await browser.get("/portal")
+        assert "Operators" not in browser.page
+        await portal.desk.control.people.change(ANN, "alice", UserChanges(roles=["user", "admin"]))
+        await browser.get("/portal")
+        assert browser.page.count("Operators") == 1
+        assert browser.page.index("Operators") < browser.page.index("/portal/people")

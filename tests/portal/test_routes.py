@@ -20,7 +20,7 @@ async def test_s_csrf_03_no_get_changes_anything(alice: Browser, portal: Portal)
 
     async def everything() -> list[object]:
         store = portal.desk.store
-        kinds = [await store.find(kind, {}, limit=100) for kind in ("keys", "users", "accounts", "audit")]  # type: ignore[arg-type]  # kinds
+        kinds = [await store.find(kind, {}, limit=100) for kind in ("keys", "users", "accounts", "audit")]
         return [*kinds, await portal.shelf.owned("sessions", "alice")]
 
     before = await everything()

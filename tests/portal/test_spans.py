@@ -16,7 +16,7 @@ def asked(portal: Portal, query: str) -> Span:
     return asked_span(portal.portal_desk(), visit)
 
 
-def test_days_are_those_of_the_gateways_zone(portal: Portal) -> None:
+async def test_days_are_those_of_the_gateways_zone(portal: Portal) -> None:
     portal.desk.clock.at = datetime(2026, 11, 30, 22, 30, tzinfo=UTC)
     desk = portal.portal_desk()
     assert today(desk) == date(2026, 12, 1)
@@ -26,7 +26,7 @@ def test_days_are_those_of_the_gateways_zone(portal: Portal) -> None:
     assert (span.start, span.end) == ("2026-11-29", "2026-12-02")
 
 
-def test_spans_of_the_address(portal: Portal) -> None:
+async def test_spans_of_the_address(portal: Portal) -> None:
     assert asked(portal, "from=2026-11-01&to=2026-11-03").days == ["2026-11-01", "2026-11-02", "2026-11-03"]
     assert asked(portal, "") == lately(portal.portal_desk())
     assert asked(portal, "to=2027-05-01").last == date(2026, 11, 20)

@@ -12,7 +12,7 @@ async def some_use(portal: Portal) -> None:
     await used(portal, "alice", "qwen3-32b", id="a", key_id="k1")
     await used(portal, "alice", "org/embed", days_ago=2, id="b", key_id="k2")
     await used(portal, "alice", "qwen3-32b", days_ago=40, id="c", key_id="k1")
-    await used(portal, "bob", "bobs-model", id="d", key_id="k9")
+    await used(portal, "bob", "bobs-model", id="d", key_id="bobs-key-9")
 
 
 async def test_the_table_by_each_dimension(alice: Browser) -> None:
@@ -43,11 +43,11 @@ async def test_what_makes_no_sense_is_left_out(alice: Browser, query: str) -> No
 
 @pytest.mark.parametrize("path", ["usage", "usage.csv", "usage.json", "requests"])
 async def test_nobody_asks_for_somebody_elses(alice: Browser, path: str) -> None:
-    for query in ("user=bob", "user=bob&user=alice", "key=k9", "model=bobs-model", "where=bob"):
+    for query in ("user=bob", "user=bob&user=alice", "key=bobs-key-9", "model=bobs-model", "where=bob"):
         answer = await alice.get(f"/portal/{path}?{query}&from=2026-01-01")
         assert answer.status_code == 200
         assert "bobs-model</th>" not in answer.text
-        assert "k9" not in answer.text.replace("key=k9", "")
+        assert "bobs-key-9" not in answer.text.replace("key=bobs-key-9", "")
 
 
 async def test_as_csv_and_json(alice: Browser) -> None:

@@ -38,7 +38,7 @@ def test_a_request_that_needs_nothing_goes_up_in_its_own_bytes() -> None:
     assert DIALECT.request(ask(wants, stream=True, wants_usage=True), target(), "i").body == wants.encode()
 
 
-def test_a_stream_is_always_asked_for_its_usage() -> None:
+def test_r_acc_13_a_stream_is_always_asked_for_its_usage() -> None:
     body = '{"model":"m","stream":true,"stream_options":{"include_obfuscation":false},"n":2}'
     sent = json.loads(DIALECT.request(ask(body, stream=True), target(), "i").body)
     assert sent["stream_options"] == {"include_obfuscation": False, "include_usage": True}
@@ -100,7 +100,7 @@ def refusal(status: int, body: bytes = b"", **headers: str) -> UpstreamError:
         (418, 502),
     ],
 )
-def test_which_status_the_client_sees(status: int, shown: int) -> None:
+def test_r_fault_13_which_status_the_client_sees(status: int, shown: int) -> None:
     assert status_of(refusal(status)) == shown
 
 
@@ -111,7 +111,7 @@ def test_the_client_s_own_mistakes_are_told_in_the_server_s_words() -> None:
     assert (error.message, error.param, error.code) == ("too long", "messages", "context_length_exceeded")
 
 
-def test_the_words_about_our_credential_stay_here() -> None:
+def test_r_fault_13_the_words_about_our_credential_stay_here() -> None:
     error = refusal(401, b'{"error":{"message":"Incorrect API key provided: sk-secret"}}')
     assert isinstance(error, UpstreamFailed)
     assert error.code == "upstream_auth"
@@ -133,5 +133,5 @@ def test_the_words_about_our_credential_stay_here() -> None:
         ("Sat, 21 Nov 2026 13:00:00 GMT", MAX_RETRY_AFTER),
     ],
 )
-def test_how_long_to_wait_is_clamped(value: str, seconds: float | None) -> None:
+def test_r_fault_13_how_long_to_wait_is_clamped(value: str, seconds: float | None) -> None:
     assert refusal(429, retry_after=value, date="Sat, 21 Nov 2026 12:00:00 GMT").retry_after == seconds

@@ -44,7 +44,7 @@ def test_bytes_pass_and_the_last_word_is_kept_back() -> None:
 
 
 @pytest.mark.parametrize("hides", [True, False])
-def test_the_chunk_that_holds_nothing_but_usage(hides: bool) -> None:
+def test_r_acc_13_the_chunk_that_holds_nothing_but_usage(hides: bool) -> None:
     only = event({"id": "c", "choices": [], "usage": USAGE})
     reader = stream(hides_usage=hides)
     assert reader.feed(SAID + only + DONE) == (SAID if hides else SAID + only)
@@ -73,7 +73,7 @@ def test_usage_that_rides_on_a_chunk_with_words_stays() -> None:
     ],
 )
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
-def test_usage_that_only_we_asked_for_is_taken_out_of_every_chunk(
+def test_r_acc_13_usage_that_only_we_asked_for_is_taken_out_of_every_chunk(
     sent: bytes, left: bytes, end: bytes
 ) -> None:
     reader = stream(strips_usage=True)
@@ -81,7 +81,7 @@ def test_usage_that_only_we_asked_for_is_taken_out_of_every_chunk(
     assert reader.tokens == Tokens(9)
 
 
-def test_figures_that_cannot_be_true_do_not_replace_those_that_can() -> None:
+def test_r_fault_15_figures_that_cannot_be_true_do_not_replace_those_that_can() -> None:
     reader = stream()
     reader.feed(event(chunk("x", usage=USAGE)) + event(chunk("y", usage={"prompt_tokens": -1})))
     assert reader.tokens == Tokens(9, 4)
@@ -131,7 +131,7 @@ def test_words_that_look_like_marks_are_words() -> None:
     assert (reader.is_done, reader.error, reader.tokens) == (False, None, None)
 
 
-def test_a_stream_without_its_last_word_is_whole_if_every_choice_ended() -> None:
+def test_r_fault_08_a_stream_without_its_last_word_is_whole_if_every_choice_ended() -> None:
     reader = stream(choices=2)
     reader.feed(event(chunk("x", finish="stop")) + event(chunk("y", index=1, finish="length")))
     assert reader.end() == b""
@@ -142,12 +142,12 @@ def test_a_stream_without_its_last_word_is_whole_if_every_choice_ended() -> None
         half.end()
 
 
-def test_a_second_last_word_is_dropped() -> None:
+def test_r_fault_08_a_second_last_word_is_dropped() -> None:
     reader = stream()
     assert reader.feed(SAID + DONE + DONE + event(chunk("late"))) == SAID
 
 
-def test_an_event_without_its_blank_line_is_completed() -> None:
+def test_r_fault_08_an_event_without_its_blank_line_is_completed() -> None:
     reader = stream()
     assert reader.feed(event(chunk("x", finish="stop"), end="")) == b""
     assert reader.end() == event(chunk("x", finish="stop"))
@@ -189,13 +189,13 @@ def test_endpoints_without_a_last_word() -> None:
         b"\xef\xbb\xbfdata: {}\n\n",
     ],
 )
-def test_what_is_no_chunk_passes_untouched(odd: bytes) -> None:
+def test_r_fault_08_what_is_no_chunk_passes_untouched(odd: bytes) -> None:
     reader = stream()
     assert reader.feed(odd + SAID) == odd + SAID
     assert reader.text() == "Hej 👋\u2028 you"
 
 
-def test_tool_calls_and_reasoning_are_counted_too() -> None:
+def test_r_acc_14_tool_calls_and_reasoning_are_counted_too() -> None:
     reader = stream()
     call = {"index": 0, "function": {"name": "f", "arguments": '{"a":1}'}}
     reader.feed(event({"choices": [{"index": 0, "delta": {"reasoning": "hm ", "tool_calls": [call]}}]}))
@@ -211,7 +211,7 @@ def test_a_long_stream_is_kept_as_its_words_only() -> None:
     assert reader.text() == "".join(f"{number} " for number in range(5000))
 
 
-def test_an_event_without_end_is_refused() -> None:
+def test_r_fault_09_an_event_without_end_is_refused() -> None:
     reader = stream()
     with pytest.raises(UpstreamFailed, match="cannot be relayed"):
         reader.feed(b"x" * (MAX_EVENT + 1))

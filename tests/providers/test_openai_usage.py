@@ -13,7 +13,7 @@ def answer(usage: object, **more: Any) -> OpenAIAnswer:
     return OpenAIAnswer(json.dumps({"choices": [], "usage": usage, **more}).encode())
 
 
-def test_chat_s_names_and_those_of_the_responses_api() -> None:
+def test_r_acc_14_chat_s_names_and_those_of_the_responses_api() -> None:
     chat = {
         "prompt_tokens": 9,
         "completion_tokens": 4,
@@ -51,7 +51,7 @@ def test_chat_s_names_and_those_of_the_responses_api() -> None:
         {"completion_tokens": 3},
     ],
 )
-def test_figures_that_cannot_be_true(usage: object) -> None:
+def test_r_fault_15_figures_that_cannot_be_true(usage: object) -> None:
     assert answer(usage).tokens is None
 
 

@@ -280,6 +280,34 @@ def test_who_may_read_metrics_by_default() -> None:
     assert not is_loopback("10.0.0.1")
 
 
+def test_who_may_sign_in_by_default() -> None:
+    production = {**SECRETS, **STORES}
+    for environ, file, sign_in, sign_up in (
+        ({}, "", True, True),
+        ({}, "sign_in: {sign_up: false}", True, False),
+        ({}, "sign_in: {local: false}", False, False),
+        (production, "", False, False),
+        (production, "sign_in: {local: true}", True, False),
+        (production, "sign_in: {local: true, sign_up: true}", True, True),
+    ):
+        settings = Settings.load(environ, config=yaml(file))
+        assert (settings.local_sign_in, settings.local_sign_up) == (sign_in, sign_up)
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_private"),
+    [
+        ({}, True),
+        ({"LLMGATEWAY_HOST": "localhost"}, True),
+        ({"LLMGATEWAY_HOST": "0.0.0.0"}, False),
+        ({"LLMGATEWAY_PUBLIC_URL": "https://llm.example.org"}, False),
+        ({**SECRETS, **STORES}, False),
+    ],
+)
+def test_whether_others_can_reach_it(environ: dict[str, str], is_private: bool) -> None:
+    assert Settings.load(environ).is_private is is_private
+
+
 def test_the_public_url_follows_the_port_and_workers_the_stores() -> None:
     assert Settings.load({"LLMGATEWAY_PORT": "9000"}).public_url == "http://127.0.0.1:9000"
     assert Settings.load(STORES | SECRETS).workers is None

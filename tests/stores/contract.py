@@ -170,7 +170,7 @@ class LedgerContract:
         await ledger.append(made)
         assert await ledger.known([one.id for one in made]) == {one.id for one in made}
 
-    async def test_twice_and_out_of_order_counts_once(self, ledger: Ledger) -> None:
+    async def test_r_acc_07_twice_and_out_of_order_counts_once(self, ledger: Ledger) -> None:
         chance = random.Random(2)
         made = [record(chance, at) for at in moments(chance, 200, NOON, NOON + timedelta(days=2))]
         await ledger.append(made[:150])
@@ -181,7 +181,7 @@ class LedgerContract:
         assert (await ledger.usage(UsageQuery()))[0].requests == 200
         assert await ledger.known([one.id for one in made] + ["nobody"]) == {one.id for one in made}
 
-    async def test_many_writers_of_the_same_records(self, ledger: Ledger) -> None:
+    async def test_r_acc_07_many_writers_of_the_same_records(self, ledger: Ledger) -> None:
         chance = random.Random(3)
         made = [record(chance, NOON + timedelta(seconds=n)) for n in range(100)]
         batches = [chance.sample(made, 60) for _ in range(8)] + [made]
@@ -240,7 +240,7 @@ class LedgerContract:
         assert (await ledger.usage(query))[0].requests == 3
 
     @pytest.mark.parametrize("seed", range(4))
-    async def test_sums_are_those_of_plain_addition(self, ledger: Ledger, seed: int) -> None:
+    async def test_r_acc_21_sums_are_those_of_plain_addition(self, ledger: Ledger, seed: int) -> None:
         chance = random.Random(100 + seed)
         # Around the days on which clocks change in Europe, Newfoundland, and on Lord Howe (by half an hour).
         start = chance.choice([datetime(2026, 3, 6, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)])

@@ -301,7 +301,7 @@ class LimiterContract:
         assert sum(await asyncio.gather(*asked)) == 3
         assert (await used(fleet[0], key))["k", "requests_per_minute"] == 3
 
-    async def test_a_hundred_of_a_thousand_over_all_workers(self, fleet: Sequence[Limiter]) -> None:
+    async def test_r_acc_08_a_hundred_of_a_thousand_over_all_workers(self, fleet: Sequence[Limiter]) -> None:
         alice = limited(requests_per_minute=100)
         asked = [admits(fleet[n % len(fleet)], claim(f"{n}", alice)) for n in range(1000)]
         assert sum(await asyncio.gather(*asked)) == 100

@@ -21,9 +21,10 @@ from llmgateway.domain.errors import LedgerUnavailable
 from llmgateway.stores import journal as module
 from llmgateway.stores.journal import Batch, FileJournal
 from llmgateway.stores.segment import read, remains_of
-from llmgateway.wire.frames import SETTLE
+from llmgateway.wire.frames import SETTLE, frame
 from tests.lab.waiting import wait_until
 from tests.stores.samples import record
+from tests.stores.watching import loop_lag
 
 SMALL = 32 * 1024  # bytes of a segment: some fifty frames
 CHANCE = random.Random(5)
@@ -283,7 +284,7 @@ def test_times_survive_the_disk(journal: FileJournal, few_recent: int) -> None:
 # --- taking over
 
 
-def test_the_journal_of_a_dead_worker_is_taken_over(journal: FileJournal, root: Path) -> None:
+def test_r_fault_49_the_journal_of_a_dead_worker_is_taken_over(journal: FileJournal, root: Path) -> None:
     with abandoned(root, "dead") as dead:
         settled = passed(dead, 100)
         open_ones = made(3)
@@ -370,7 +371,7 @@ def said(lines: Sequence[str], word: str) -> set[str]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_killed_process_loses_nothing(root: Path, seed: int) -> None:
+def test_r_fault_43_a_killed_process_loses_nothing(root: Path, seed: int) -> None:
     """SIGKILL after so many lines; what it had said before is what must be there."""
     chance = random.Random(seed)
     with worker(root, "dead", str(seed)) as process:
@@ -396,7 +397,7 @@ def test_a_killed_process_loses_nothing(root: Path, seed: int) -> None:
         assert ship_all(journal) == orphans
 
 
-def test_of_many_that_want_to_take_over_one_does(root: Path) -> None:
+def test_r_fault_49_of_many_that_want_to_take_over_one_does(root: Path) -> None:
     dead: list[str] = []
     for name in ("dead-1", "dead-2", "dead-3"):
         with abandoned(root, name) as journal:
@@ -453,7 +454,7 @@ def use_up(journal: FileJournal, open_calls: int) -> tuple[list[Record], list[Re
 
 
 @pytest.mark.parametrize("open_calls", [1, 10, 15])
-def test_a_full_disk_refuses_new_calls_and_closes_those_that_run(
+def test_r_fault_40_a_full_disk_refuses_new_calls_and_closes_those_that_run(
     journal: FileJournal, open_calls: int
 ) -> None:
     wait_until(lambda: journal._spare, "the next segment is laid out")
@@ -470,7 +471,7 @@ def test_a_full_disk_refuses_new_calls_and_closes_those_that_run(
     passed(journal, 5)
 
 
-def test_beyond_the_head_room_records_are_shipped_from_memory(journal: FileJournal) -> None:
+def test_r_fault_40_beyond_the_head_room_records_are_shipped_from_memory(journal: FileJournal) -> None:
     wait_until(lambda: journal._spare, "the next segment is laid out")
     with no_room():
         closed, records = use_up(journal, 10)
@@ -483,7 +484,7 @@ def test_beyond_the_head_room_records_are_shipped_from_memory(journal: FileJourn
     assert (journal._overflow, journal.unshipped) == ([], 0)
 
 
-def test_a_disk_that_is_full_at_the_start_is_told(root: Path) -> None:
+def test_r_fault_40_a_disk_that_is_full_at_the_start_is_told(root: Path) -> None:
     with no_room(), pytest.raises(LedgerUnavailable, match="no room for the journal"):
         FileJournal(root, worker="one", segment_bytes=SMALL).__enter__()
     with FileJournal(root, worker="two", segment_bytes=SMALL) as journal:
@@ -499,7 +500,7 @@ def break_sync(journal: FileJournal) -> None:
     os.close(writing)
 
 
-def test_after_a_failed_sync_everything_is_written_again(journal: FileJournal, root: Path) -> None:
+def test_r_fault_41_after_a_failed_sync_everything_is_written_again(journal: FileJournal, root: Path) -> None:
     """What the kernel could not write is gone from its cache: a second sync would say that all is well."""
     settled, open_ones = passed(journal, 3), made(2)
     reserve(journal, open_ones)
@@ -550,3 +551,32 @@ def test_what_was_settled_is_synced_soon(journal: FileJournal) -> None:
     segment.sync = noting  # type: ignore[method-assign]
     passed(journal, 1)
     wait_until(lambda: synced and synced[-1] == segment.size, "all of it is synced", 0.5)
+
+
+async def test_large_journals_of_the_dead_are_read_beside_the_event_loop(root: Path) -> None:
+    """200 MB, as an outage of hours leaves them: no turn of the loop takes longer than 100 ms."""
+    dead = root / "dead"
+    dead.mkdir(parents=True)
+    some = [record(CHANCE) for _ in range(500)]
+    body = b"".join(frame(SETTLE, msgspec.json.encode(one)) for one in some)
+    times = 8 * 2**20 // len(body)
+    for number in range(25):
+        (dead / f"{number:08}.journal").write_bytes(body * times)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)  # as the gateway does
+    try:
+        with FileJournal(root, worker="alive") as journal:
+            async with loop_lag() as lag:
+                assert await journal.take_over() == []
+                assert journal.unshipped == 25 * times * len(some)
+                for _ in range(30):
+                    batch = journal.batch(1000)
+                    assert len(batch.records) == 1000
+                    await asyncio.sleep(0)
+                    journal.shipped(batch)
+            assert lag.longest < 0.1
+            for path in dead.glob("*.journal"):
+                path.unlink()
+            journal._adopted.clear()
+    finally:
+        sys.setswitchinterval(before)

@@ -135,7 +135,7 @@ async def test_claims_come_too_late_and_changes_do_not(turns: Turns) -> None:
     assert answer.is_taken
 
 
-async def test_the_servers_clock_may_be_set_back(turns: Turns) -> None:
+async def test_r_fault_50_the_servers_clock_may_be_set_back(turns: Turns) -> None:
     alice = limited(requests_per_minute=2)
     for n, now in enumerate((START, START - 3_600_000)):
         turns.now = now

@@ -65,7 +65,7 @@ async def test_three_hundred_callers_at_once_share_few_connections(state: RedisS
     assert await connections_of(raw) - before <= 4
 
 
-async def test_cancelled_callers_shift_no_reply(state: RedisState) -> None:
+async def test_r_fault_24_cancelled_callers_shift_no_reply(state: RedisState) -> None:
     """Look-ups cancelled in every stage of their way: each one that is left gets its own document."""
     chance = random.Random(2624)
     await asyncio.gather(*(state.cache_key(key(f"k{n}"), 60) for n in range(200)))
@@ -144,7 +144,7 @@ async def test_a_server_that_is_absent_at_the_start_may_come_later(own_valkey: V
     assert len(lines) == 2
 
 
-async def test_a_stopped_server_costs_little_and_is_taken_up_again(own_valkey: Valkey) -> None:
+async def test_r_fault_20_a_stopped_server_costs_little_and_is_taken_up_again(own_valkey: Valkey) -> None:
     async with open_redis(own_valkey.url(), PATIENCE) as state, aclosing(state.changes()) as feed:
         assert await anext(feed) == Change("*")
         assert await caches(state)
@@ -166,7 +166,7 @@ async def test_a_stopped_server_costs_little_and_is_taken_up_again(own_valkey: V
         assert len(lines) == 2
 
 
-async def test_a_frozen_server_delays_callers_once(own_valkey: Valkey) -> None:
+async def test_r_fault_21_a_frozen_server_delays_callers_once(own_valkey: Valkey) -> None:
     async with (
         open_redis(own_valkey.url(), PATIENCE) as state,
         aclosing(state.changes()) as feed,
@@ -193,7 +193,7 @@ async def test_a_frozen_server_delays_callers_once(own_valkey: Valkey) -> None:
         assert lag.longest < 0.1
 
 
-async def test_a_server_that_forgot_everything_is_only_empty(own_valkey: Valkey) -> None:
+async def test_r_fault_23_a_server_that_forgot_everything_is_only_empty(own_valkey: Valkey) -> None:
     async with open_redis(own_valkey.url(), PATIENCE, hold=HOLD) as state:
         assert await caches(state)
         own_valkey.restart_empty()

@@ -2,6 +2,7 @@
 
 import random
 from datetime import UTC, datetime
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -81,7 +82,9 @@ def test_every_moment_is_taken_exactly_once(seed: int) -> None:
     chance = random.Random(seed)
     span = (at(chance.randrange(3), 0, chance.randrange(3000)), at(4, 0, chance.randrange(9000)))
     zone = ZoneInfo(chance.choice(["Asia/Kathmandu", "Australia/Lord_Howe", "America/Santiago"]))
-    stale = [(start := at(0, 0, 5 * chance.randrange(2000)), start + SLICE) for _ in range(chance.randrange(6))]
+    stale = [
+        (start := at(0, 0, 5 * chance.randrange(2000)), start + SLICE) for _ in range(chance.randrange(6))
+    ]
     midnights = midnights_of(zone, span)
     levels = (Level(DAY), Level(HOUR, at(chance.randrange(3))), Level(SLICE, at(chance.randrange(6))))
     found = plan(span, midnights, Coverage(levels=levels, stale=merged(stale)))
@@ -98,7 +101,7 @@ def test_every_moment_is_taken_exactly_once(seed: int) -> None:
 def test_midnights_of_days_that_are_short_long_and_missing() -> None:
     span = (START, at(20))
     found = midnights_of(ZoneInfo("Europe/Helsinki"), span)
-    assert {later - one for one, later in zip(found, found[1:], strict=False)} == {DAY, 23 * HOUR}
+    assert {later - one for one, later in pairwise(found)} == {DAY, 23 * HOUR}
     apia, start = ZoneInfo("Pacific/Apia"), int(datetime(2011, 12, 28, tzinfo=UTC).timestamp()) * 1000
     turns = sorted(set(midnights_of(apia, (start, start + 5 * DAY))))
     dates = [datetime.fromtimestamp(turn // 1000, apia).date().day for turn in turns]

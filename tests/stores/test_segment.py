@@ -94,7 +94,7 @@ def test_an_empty_file_can_be_adopted(tmp_path: Path) -> None:
     adopted.close()
 
 
-def test_a_failed_sync_is_told(segment: Segment) -> None:
+def test_r_fault_41_a_failed_sync_is_told(segment: Segment) -> None:
     """The descriptor is made one that cannot be synced."""
     reading, writing = os.pipe()
     os.dup2(writing, segment._fd)
@@ -113,7 +113,7 @@ def test_open_is_what_was_never_settled_in_its_last_state(tmp_path: Path) -> Non
     assert remains_of([two, one]).orphans == [B]  # in whatever order: what is settled is not open
 
 
-def test_a_tail_torn_at_any_byte_costs_only_itself(tmp_path: Path) -> None:
+def test_r_fault_42_a_tail_torn_at_any_byte_costs_only_itself(tmp_path: Path) -> None:
     whole = framed(RESERVE, A) + framed(RESERVE, B)
     last = framed(SETTLE, A)
     path = tmp_path / "1"

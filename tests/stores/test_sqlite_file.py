@@ -103,7 +103,9 @@ async def test_only_what_others_write_is_a_change(store: SqliteStore, path: Path
     assert not await store.changed_elsewhere()
 
 
-async def test_anothers_lock_stops_writers_for_a_bounded_time(store: SqliteStore, path: Path) -> None:
+async def test_r_fault_35_anothers_lock_stops_writers_for_a_bounded_time(
+    store: SqliteStore, path: Path
+) -> None:
     await store.insert("keys", key())
     made = [record(random.Random(n)) for n in range(10)]
     with lines_of(LOG) as lines:
@@ -137,7 +139,7 @@ async def test_a_lock_that_is_let_go_in_time_is_only_a_delay(store: SqliteStore,
     assert store.is_healthy()
 
 
-async def test_a_locked_file_does_not_stop_the_start(path: Path) -> None:
+async def test_r_fault_35_a_locked_file_does_not_stop_the_start(path: Path) -> None:
     path.parent.mkdir()
     sqlite3.connect(path).close()
     with locked(path):
@@ -167,7 +169,9 @@ async def test_a_file_of_a_newer_version_stops_the_start(path: Path) -> None:
             raise AssertionError
 
 
-async def test_a_damaged_file_fails_and_a_restored_one_works_again(path: Path, tmp_path: Path) -> None:
+async def test_r_fault_35_a_damaged_file_fails_and_a_restored_one_works_again(
+    path: Path, tmp_path: Path
+) -> None:
     chance = random.Random(1)
     async with open_sqlite(path) as store:
         await store.append([record(chance, NOON + timedelta(seconds=n)) for n in range(2000)])
@@ -209,7 +213,7 @@ def unprivileged() -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
-async def test_a_read_only_file_refuses_writes_until_it_may_be_written(unprivileged: Path) -> None:
+async def test_r_fault_35_a_read_only_file_refuses_writes_until_it_may_be_written(unprivileged: Path) -> None:
     path = unprivileged / "gateway.db"
     async with open_sqlite(path) as store:
         await store.insert("keys", key())

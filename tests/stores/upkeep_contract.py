@@ -62,7 +62,9 @@ class UpkeepContract:
         assert await ledger.differing(start, end) == []
         assert await ledger.roll_up() == 0
 
-    async def test_r_acc_07_what_is_sent_again_after_it_was_rolled_up_counts_once(self, ledger: Upkeep) -> None:
+    async def test_r_acc_07_what_is_sent_again_after_it_was_rolled_up_counts_once(
+        self, ledger: Upkeep
+    ) -> None:
         chance = random.Random(7)
         made = [record(chance, at) for at in moments(chance, 200, NOON, NOON + timedelta(hours=9))]
         for _ in range(3):
@@ -133,12 +135,16 @@ class UpkeepContract:
         await ledger.rebuild()
         await agrees(ledger, made, UsageQuery(by=("user", "day")))
 
-    async def test_where_records_are_gone_an_hour_belongs_to_the_day_it_begins_in(self, ledger: Upkeep) -> None:
+    async def test_where_records_are_gone_an_hour_belongs_to_the_day_it_begins_in(
+        self, ledger: Upkeep
+    ) -> None:
         made = record(random.Random(12), datetime(2026, 3, 28, 18, 20, tzinfo=UTC))
         await ledger.append([made])
         await ledger.drop(msgspec.structs.replace(FOREVER, records=10), NOON + timedelta(days=20))
         rows = await ledger.usage(UsageQuery(by=("day",), time_zone="Asia/Kathmandu"))
-        assert [(row.group["day"], row.requests) for row in rows] == [("2026-03-28", 1)]  # in truth on the 29th
+        assert [(row.group["day"], row.requests) for row in rows] == [
+            ("2026-03-28", 1)
+        ]  # in truth on the 29th
 
     async def test_hours_go_and_days_stay(self, ledger: Upkeep) -> None:
         chance = random.Random(13)

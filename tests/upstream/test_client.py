@@ -105,7 +105,7 @@ def is_up(calls: Calls, model: str) -> bool:
     ("accept-and-hang", False),
     ("stall-after-1", False),
 ])  # fmt: skip
-async def test_what_counts_as_a_failure(calls: Calls, model: str, still_up: bool) -> None:
+async def test_r_fault_16_what_counts_as_a_failure(calls: Calls, model: str, still_up: bool) -> None:
     await fail(calls, model)
     assert is_up(calls, model) == still_up
     assert calls.in_flight == 0
@@ -165,7 +165,7 @@ async def all_is_well(calls: Calls, count: int = 100) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_a_storm_of_cancelled_calls_leaves_no_trace(few: Calls, seed: int) -> None:
+async def test_r_load_09_a_storm_of_cancelled_calls_leaves_no_trace(few: Calls, seed: int) -> None:
     """Twice as many as there are connections, each cancelled somewhere in its life."""
     chance = random.Random(seed)
     models = ("ok-3", "ok-5x1ms", "accept-and-hang", "stall-after-2", "flood", "status-500", "reset-after-1")
@@ -187,7 +187,7 @@ async def test_a_storm_of_cancelled_calls_leaves_no_trace(few: Calls, seed: int)
 
 
 @pytest.mark.parametrize("turns", range(12))
-async def test_a_call_may_be_cancelled_in_every_turn_of_the_loop(few: Calls, turns: int) -> None:
+async def test_r_load_10_a_call_may_be_cancelled_in_every_turn_of_the_loop(few: Calls, turns: int) -> None:
     for _ in range(3):
         task = asyncio.ensure_future(few.poured("ok-3"))
         for _ in range(turns):
@@ -199,7 +199,7 @@ async def test_a_call_may_be_cancelled_in_every_turn_of_the_loop(few: Calls, tur
 
 
 @pytest.mark.parametrize("first", ["deadline", "cancel", "reset"])
-async def test_two_ends_in_one_turn_of_the_loop_are_one(few: Calls, first: str) -> None:
+async def test_r_load_10_two_ends_in_one_turn_of_the_loop_are_one(few: Calls, first: str) -> None:
     """The total deadline passes, the server breaks off, and the caller hangs up: in any order."""
     for _ in range(3):
         reply = await few.send("stall-after-2", question(stream=True))
@@ -221,7 +221,7 @@ async def test_two_ends_in_one_turn_of_the_loop_are_one(few: Calls, first: str) 
     await all_is_well(few, 30)
 
 
-async def test_callers_that_leave_before_the_answer_leave_nothing(few: Calls) -> None:
+async def test_r_load_08_callers_that_leave_before_the_answer_leave_nothing(few: Calls) -> None:
     """Four hundred of them, over ten connections."""
 
     async def leave(n: int) -> None:

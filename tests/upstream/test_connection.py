@@ -161,7 +161,7 @@ async def test_an_idle_connection_is_let_go(calls: Calls) -> None:
     assert calls.pool.connections == 0
 
 
-async def test_a_connection_that_says_close_is_closed(calls: Calls) -> None:
+async def test_r_fault_14_a_connection_that_says_close_is_closed(calls: Calls) -> None:
     for _ in range(2):
         assert await calls.whole("connection-close")
     await calls.upstream.closed(2)
@@ -172,7 +172,7 @@ async def test_a_connection_that_says_close_is_closed(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("model", ["ok", "http10", "connection-close", "interim-100"])
-async def test_every_framing_is_read_to_its_end(calls: Calls, model: str) -> None:
+async def test_r_fault_11_every_framing_is_read_to_its_end(calls: Calls, model: str) -> None:
     assert json.loads(await calls.whole(model))["choices"]
     poured = await calls.poured(model)
     assert poured.endswith(b"data: [DONE]\n\n")
@@ -180,7 +180,7 @@ async def test_every_framing_is_read_to_its_end(calls: Calls, model: str) -> Non
 
 
 @pytest.mark.parametrize("model", ["truncated-length", "reset-mid-chunk", "reset-after-1", "die-after-1"])
-async def test_a_body_that_is_cut_is_an_error(calls: Calls, model: str) -> None:
+async def test_r_fault_11_a_body_that_is_cut_is_an_error(calls: Calls, model: str) -> None:
     assert await reason_of(calls.poured(model)) == "reset"
     assert await reason_of(calls.whole(model)) == "reset"
     assert calls.pool.connections == 0
@@ -208,7 +208,7 @@ async def test_an_answer_without_a_body_ends_with_its_head(calls: Calls, status:
 
 
 @pytest.mark.parametrize("in_one_segment", [True, False])
-async def test_trailers_are_dropped(calls: Calls, in_one_segment: bool) -> None:
+async def test_r_fault_14_trailers_are_dropped(calls: Calls, in_one_segment: bool) -> None:
     head = OK + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
     late = b"0\r\ncontent-type: text/html\r\nx-late: 1\r\n\r\n"
     splits = () if in_one_segment else (len(head),)
@@ -225,7 +225,7 @@ async def test_a_trailer_cannot_announce_a_length(calls: Calls) -> None:
     assert await reason_of(calls.whole("trailers")) == "protocol"
 
 
-async def test_interim_answers_leave_nothing_behind(calls: Calls) -> None:
+async def test_r_fault_14_interim_answers_leave_nothing_behind(calls: Calls) -> None:
     reply = await calls.send("interim-100")
     assert reply.status == 200
     assert b"link" not in reply.headers
@@ -233,7 +233,7 @@ async def test_interim_answers_leave_nothing_behind(calls: Calls) -> None:
     reply.close()
 
 
-async def test_a_redirect_is_not_followed(calls: Calls) -> None:
+async def test_r_fault_14_a_redirect_is_not_followed(calls: Calls) -> None:
     reply = await calls.send("redirect")
     assert reply.status == 307
     assert await reply.read(MIB) == b""
@@ -263,7 +263,7 @@ async def test_what_is_no_http_is_refused(calls: Calls, name: str, answer: bytes
 
 
 @pytest.mark.parametrize("coding", [b"gzip", b"identity"])
-async def test_another_coding_without_a_length_ends_in_doubt(calls: Calls, coding: bytes) -> None:
+async def test_r_fault_11_another_coding_without_a_length_ends_in_doubt(calls: Calls, coding: bytes) -> None:
     """Whether a body in a coding that is not ours was whole cannot be known: it was cut."""
     calls.upstream.script("m", raw(OK + b"transfer-encoding: %b\r\n\r\n{}" % coding))
     with pytest.raises(UpstreamFailed):
@@ -363,7 +363,7 @@ async def standing_still(size: Callable[[], int]) -> int:
     return now
 
 
-async def test_a_slow_sink_stops_the_server(calls: Calls) -> None:
+async def test_r_load_04_a_slow_sink_stops_the_server(calls: Calls) -> None:
     taken, gate = 0, asyncio.Event()
 
     def sink(data: bytes) -> Awaitable[None] | None:
@@ -486,7 +486,9 @@ async def test_an_end_that_does_not_come_is_not_waited_for(calls: Calls) -> None
     ("ok-400x5ms", Deadlines(idle=1, total=0.1), "total"),
     ("accept-and-hang", Deadlines(total=0.05), "total"),
 ])  # fmt: skip
-async def test_a_phase_has_its_deadline(calls: Calls, model: str, deadlines: Deadlines, phase: str) -> None:
+async def test_r_fault_02_05_a_phase_has_its_deadline(
+    calls: Calls, model: str, deadlines: Deadlines, phase: str
+) -> None:
     began = time.monotonic()
     assert await phase_of(calls.poured(model, deadlines)) == phase
     assert time.monotonic() - began < 1
@@ -494,7 +496,7 @@ async def test_a_phase_has_its_deadline(calls: Calls, model: str, deadlines: Dea
     assert (calls.pool.connections, calls.in_flight) == (0, 0)
 
 
-async def test_slow_but_alive_is_never_cut(calls: Calls) -> None:
+async def test_r_fault_06_slow_but_alive_is_never_cut(calls: Calls) -> None:
     poured = await calls.poured("ok-20x30ms", Deadlines(idle=0.2))
     assert poured.endswith(b"data: [DONE]\n\n")
 

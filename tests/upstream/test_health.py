@@ -43,7 +43,7 @@ def test_a_few_failures_are_forgiven(replicas: Replicas) -> None:
     assert replicas.order([A, B]) == [A, B]
 
 
-def test_five_in_a_row_put_a_replica_last(replicas: Replicas, clock: SetClock) -> None:
+def test_r_fault_16_five_in_a_row_put_a_replica_last(replicas: Replicas, clock: SetClock) -> None:
     fail(replicas.of(A))
     replicas.of(B).in_flight = 100
     assert replicas.order([A, B]) == [B, A]
@@ -53,7 +53,7 @@ def test_five_in_a_row_put_a_replica_last(replicas: Replicas, clock: SetClock) -
     assert replicas.order([A, B]) == [A, B]
 
 
-def test_after_its_time_one_call_tries(replicas: Replicas, clock: SetClock) -> None:
+def test_r_fault_16_after_its_time_one_call_tries(replicas: Replicas, clock: SetClock) -> None:
     fail(replicas.of(A))
     clock.pass_seconds(EJECTED_SECONDS)
     replicas.of(A).in_flight = 1
@@ -64,7 +64,7 @@ def test_after_its_time_one_call_tries(replicas: Replicas, clock: SetClock) -> N
     assert replicas.of(A).is_up
 
 
-def test_a_failed_try_doubles_the_time(replicas: Replicas, clock: SetClock) -> None:
+def test_r_fault_16_a_failed_try_doubles_the_time(replicas: Replicas, clock: SetClock) -> None:
     replica = replicas.of(A)
     fail(replica)
     expected = EJECTED_SECONDS
@@ -97,7 +97,7 @@ def test_a_success_forgets_it_all(replicas: Replicas, clock: SetClock) -> None:
     assert replica.ejected_until == clock.monotonic() + EJECTED_SECONDS
 
 
-def test_all_are_asked_when_all_are_down(replicas: Replicas, clock: SetClock) -> None:
+def test_r_fault_16_all_are_asked_when_all_are_down(replicas: Replicas, clock: SetClock) -> None:
     for target in (C, A, B):
         fail(replicas.of(target))
         clock.pass_seconds(1)

@@ -181,7 +181,7 @@ async def reason_of(opening: Coroutine[Any, Any, Connection]) -> str:
     return failed.value.reason
 
 
-async def test_a_refused_connection_keeps_no_place(sweep: Sweep[Timed]) -> None:
+async def test_r_fault_01_a_refused_connection_keeps_no_place(sweep: Sweep[Timed]) -> None:
     with socket.socket() as plug:
         plug.bind(("127.0.0.1", 0))
         pool = Pool(f"http://127.0.0.1:{plug.getsockname()[1]}", sweep, time.monotonic, tls=None, most=2)
@@ -191,7 +191,7 @@ async def test_a_refused_connection_keeps_no_place(sweep: Sweep[Timed]) -> None:
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".invalid", "a..b"])
-async def test_a_name_that_is_none_cannot_be_reached(sweep: Sweep[Timed], host: str) -> None:
+async def test_r_fault_01_a_name_that_is_none_cannot_be_reached(sweep: Sweep[Timed], host: str) -> None:
     pool = Pool(f"http://{host}:80", sweep, time.monotonic, tls=None)
     with pytest.raises((UpstreamFailed, UpstreamTimeout)) as failed:
         await pool.take(Deadlines(connect=1))

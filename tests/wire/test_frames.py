@@ -18,7 +18,7 @@ def test_frames_come_back() -> None:
     assert [end for _, _, end in frames(WRITTEN)] == ENDS
 
 
-def test_a_tail_torn_at_every_byte() -> None:
+def test_r_fault_42_a_tail_torn_at_every_byte() -> None:
     for at in range(len(WRITTEN) + 1):
         assert read(WRITTEN[:at]) == PAYLOADS[: sum(end <= at for end in ENDS)]
 
@@ -28,7 +28,7 @@ def test_zeros_after_the_last_one_are_the_end() -> None:
 
 
 @given(st.integers(0, len(WRITTEN) - 1), st.integers(1, 255))
-def test_no_damaged_frame_is_read(at: int, flip: int) -> None:
+def test_r_fault_42_no_damaged_frame_is_read(at: int, flip: int) -> None:
     damaged = bytearray(WRITTEN)
     damaged[at] ^= flip
     assert read(bytes(damaged)) == PAYLOADS[: sum(end <= at for end in ENDS)]

@@ -42,7 +42,7 @@ def test_the_events_of_the_reference() -> None:
 
 
 @pytest.mark.parametrize("at", range(len(STREAM) + 1))
-def test_a_cut_at_every_offset(at: int) -> None:
+def test_r_fault_07_a_cut_at_every_offset(at: int) -> None:
     assert fed([STREAM[:at], STREAM[at:]]) == (STREAM, WHOLE, b"")
 
 
@@ -51,7 +51,7 @@ def test_every_byte_alone() -> None:
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
-def test_any_cuts(cuts: list[int]) -> None:
+def test_r_fault_07_any_cuts(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
     assert fed([STREAM[a:b] for a, b in itertools.pairwise(edges)]) == (STREAM, WHOLE, b"")
 
@@ -70,7 +70,7 @@ def test_a_carriage_return_at_the_end_may_be_half_an_end() -> None:
     assert splitter.feed(b"\n") == b"data: 1\r\n\r\n"
 
 
-def test_an_event_that_never_ends_is_refused() -> None:
+def test_r_fault_09_an_event_that_never_ends_is_refused() -> None:
     splitter = EventSplitter(limit=1000)
     for _ in range(10):
         splitter.feed(b"x" * 100)
@@ -78,7 +78,7 @@ def test_an_event_that_never_ends_is_refused() -> None:
         splitter.feed(b"x")
 
 
-def test_a_large_event_in_small_pieces_passes() -> None:
+def test_r_fault_09_a_large_event_in_small_pieces_passes() -> None:
     chance = random.Random(7)
     event = event_of(bytes(chance.choices(b'abc{}\\"', k=300_000)))
     splitter = EventSplitter()

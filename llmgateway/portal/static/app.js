@@ -1,4 +1,5 @@
-// What pages do better with a script: copying, and a menu that is open where there is room. All of it works without.
+// What pages do better with a script: copying, charts that begin with today, and a menu that is open where there is
+// room. All of it works without.
 "use strict";
 
 for (const button of document.querySelectorAll("[data-copy]")) {
@@ -14,10 +15,25 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
+for (const chart of document.querySelectorAll(".figure-scroll")) chart.scrollLeft = chart.scrollWidth;
+
 const menu = document.querySelector("[data-menu]");
 if (menu) {
   const wide = window.matchMedia("(min-width: 60rem)");
   const follow = () => { menu.open = wide.matches; };
   wide.addEventListener("change", follow);
   follow();
+}
+
+// A key of the person's own for a page's script: it is kept in the page's memory only.
+async function freshKey(url) {
+  const token = document.querySelector("meta[name=csrf-token]").content;
+  const answer = await fetch(url, { method: "POST", headers: { "x-csrf-token": token } });
+  if (answer.redirected) { // the session is over: to the sign-in
+    window.location.assign(answer.url);
+    throw new Error(String(answer.status));
+  }
+  const told = await answer.json();
+  if (!answer.ok) throw new Error(told.error.message);
+  return told.key;
 }

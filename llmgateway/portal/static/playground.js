@@ -7,6 +7,8 @@ const numbers = new Intl.NumberFormat(texts.language, { maximumFractionDigits: 1
 const one = (name) => place.querySelector(name);
 const question = one("#question"), send = one("[data-send]"), stop = one("[data-stop]"), compare = one("[data-compare]");
 let key = null, asking = null;
+place.hidden = false;
+document.querySelector("[data-without]").hidden = true;
 
 class Pane {
   constructor(element) {
@@ -90,17 +92,8 @@ class Pane {
   }
 }
 
-async function newKey() {
-  const token = document.querySelector("meta[name=csrf-token]").content;
-  const answer = await fetch(texts.keyUrl, { method: "POST", headers: { "x-csrf-token": token } });
-  if (answer.redirected) { window.location.assign(answer.url); throw new Error(String(answer.status)); }
-  const told = await answer.json();
-  if (!answer.ok) throw new Error(told.error.message);
-  return told.key;
-}
-
 async function exchange(request, signal, isSecond = false) {
-  key ??= newKey();
+  key ??= freshKey(texts.keyUrl);
   const secret = await key.catch((error) => { key = null; throw error; });
   const answer = await fetch("/v1/chat/completions", {
     method: "POST", signal, body: JSON.stringify(request), credentials: "omit",

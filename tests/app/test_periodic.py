@@ -1,0 +1,85 @@
+"""The jobs of a gateway: all there, done by one process, by hand as well."""
+
+import asyncio
+import random
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from llmgateway.app.in_force import InForce
+from llmgateway.app.periodic import ROLL_UP, WARM, left_in
+from llmgateway.app.services import JOURNAL, open_services
+from llmgateway.domain.ports import SystemClock, UsageQuery
+from llmgateway.settings import Settings, with_secrets
+from llmgateway.stores.journal import FileJournal
+from tests.lab.servers import Valkey
+from tests.lab.waiting import eventually
+from tests.stores.contract import plain_sums, sums_of
+from tests.stores.samples import NOON, moments, record
+
+CLOCK = SystemClock()
+
+
+@pytest.fixture
+def production(tmp_path: Path, mongo_url: str, own_valkey: Valkey) -> Settings:
+    environ = {
+        "LLMGATEWAY_DATA_DIR": str(tmp_path / "data"), "LLMGATEWAY_LOG_LEVEL": "warning",
+        "MONGO_URL": mongo_url, "REDIS_URL": own_valkey.url(), "ADMIN_KEY": "a" * 32,
+        "LLMGATEWAY_SECRET_KEYS": "s" * 32, "LLMGATEWAY_KEY_PEPPER": "p" * 32,
+    }  # fmt: skip
+    config = tmp_path / "gateway.yaml"
+    config.write_text("stores: {redis_timeout: 0.5}\nretention: {records: 30d, audit: 30d}\n")
+    return with_secrets(Settings.load(environ, config=config))
+
+
+async def test_an_embedded_gateway_does_all_its_jobs_at_once(settings: Settings) -> None:
+    chance = random.Random(1)
+    made = [record(chance, at) for at in moments(chance, 300, NOON, NOON + timedelta(days=5))]
+    async with open_services(InForce(settings), CLOCK) as services:
+        await services.store.append(made)
+        timetable = services.periodic.timetable
+        assert list(timetable.jobs) == ["roll_up", "retention", "key_expiry", "reconcile"]
+        for name, progress in timetable.progress.items():
+            await eventually(lambda progress=progress: progress.succeeded_at, f"{name} is done", 10)  # type: ignore[misc]
+        timetable.soon(ROLL_UP)
+        query = UsageQuery(by=("user", "day"), time_zone="Asia/Kathmandu")
+        assert sums_of(await services.store.usage(query)) == plain_sums(made, query)
+
+
+@pytest.mark.service
+async def test_of_a_fleet_one_process_does_it_and_another_takes_over(
+    production: Settings, own_valkey: Valkey
+) -> None:
+    async with (
+        open_services(InForce(production), CLOCK) as first,
+        open_services(InForce(production), CLOCK) as second,
+    ):
+        both = [first, second]
+        await eventually(lambda: any(one.periodic.timetable.leads for one in both), "one leads")
+        leader, follower = sorted(both, key=lambda one: not one.periodic.timetable.leads)
+        assert not follower.periodic.timetable.leads
+        keys, warm = leader.periodic.keys, leader.periodic.timetable.progress[WARM]
+        assert keys is not None
+        await eventually(lambda: warm.succeeded_at, "the cache is filled")
+        before = warm.succeeded_at
+        await asyncio.to_thread(own_valkey.restart_empty)
+        await eventually(lambda: warm.succeeded_at != before, "it is filled again at once", 15)
+        assert not await keys.is_cold()
+        await leader.periodic.timetable.resign()
+        await eventually(lambda: follower.periodic.timetable.leads, "the other leads", 10)
+        assert not leader.periodic.timetable.leads
+        rolled = follower.periodic.timetable.progress[ROLL_UP]
+        await eventually(lambda: rolled.succeeded_at, "and works")
+
+
+async def test_what_is_left_in_journals(tmp_path: Path) -> None:
+    (orphan, done) = (record(random.Random(n), outcome=None) for n in (1, 2))
+    with FileJournal(tmp_path / JOURNAL, worker="dead") as dead:
+        for one in (orphan, done):
+            dead.reserve(one)
+        done.outcome = "completed"
+        dead.settle(done)
+        dead.bury([done])
+    left = await left_in(tmp_path / JOURNAL)
+    assert (dict(left.settled), left.orphans, left.dead_letters) == ({done.id: done}, 1, 1)

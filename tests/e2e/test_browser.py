@@ -1,0 +1,206 @@
+"""The portal in a real browser: with and without scripts, for everybody, in both colours, on phones."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.lab.browser import DESKTOP, PHONE, Window, chromium, window
+from tests.lab.client import Request, chat
+from tests.lab.gateway import Gateway
+from tests.lab.upstream import ScriptedUpstream
+
+pytestmark = pytest.mark.e2e
+
+CONFIG = """
+drain: 1
+drain_pause: 0
+models:
+  - {id: qwen3-32b, context: 32768, price: {input: 0.2, output: 0.8}, targets: [{provider: echo}]}
+  - {id: "odd/<svg/onload=alert(1)>", targets: [{provider: echo}]}
+  - {id: held, targets: [{url: "${LLM_DEFAULT_URL}/hold-after-3/v1"}]}
+"""
+MARKUP = "img, [onload], [onerror]"
+ODD = '<img src=x onerror="alert(1)">'
+PAGES = (
+    "", "/keys", "/keys/new", "/usage", "/requests", "/models", "/models/qwen3-32b", "/playground",
+    "/api", "/account", "/nothing",
+)  # fmt: skip
+PASSWORD = "correct horse battery"
+NO_SCRIPTS: dict[str, Any] = {"java_script_enabled": False}
+
+
+@pytest.fixture(scope="module")
+async def gateway(anyio_backend: str) -> AsyncIterator[Gateway]:
+    async with (
+        ScriptedUpstream() as upstream,
+        Gateway.embedded({"LLM_DEFAULT_URL": upstream.url}, config=CONFIG) as gateway,
+    ):
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
+    async with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+async def state(browser: Browser, gateway: Gateway) -> Any:
+    """The cookies of the first account, made without a script, with some use of a key of odd name."""
+    async with window(browser, gateway.url, **NO_SCRIPTS) as shown:
+        await shown.go("/")
+        await shown.page.fill("#f-login", "ann")
+        await shown.page.fill("#f-name", ODD)
+        await shown.page.fill("#f-password", PASSWORD)
+        await shown.page.click("form .button")
+        await expect(shown.page.locator("h1")).to_have_text(f"Hello, {ODD}")
+        secret = await make_key(shown, ODD)
+        answer = await gateway.ask(Request("POST", "/v1/chat/completions", secret, json=chat("qwen3-32b")))
+        assert answer.status == 200
+        await gateway.ledger(1, user="ann")
+        return await shown.page.context.storage_state()
+
+
+async def make_key(shown: Window, name: str) -> str:
+    await shown.go("/portal/keys/new")
+    await shown.page.fill("#f-name", name)
+    await shown.page.click("main form .button")
+    return await shown.page.inner_text("#secret")
+
+
+async def test_without_scripts_all_but_the_playground_works(
+    browser: Browser, gateway: Gateway, state: Any
+) -> None:
+    async with window(browser, gateway.url, storage_state=state, **NO_SCRIPTS) as shown:
+        page = shown.page
+        secret = await make_key(shown, "laptop")
+        asked = Request("POST", "/v1/chat/completions", secret, json=chat("qwen3-32b"))
+        assert (await gateway.ask(asked)).status == 200
+        await shown.go("/portal/keys")
+        await page.click("text=laptop")
+        await page.click("text=Revoke the key")
+        await page.click("text=Yes, revoke it")
+        await expect(page.get_by_role("status")).to_contain_text("The key is revoked.")
+        assert (await gateway.ask(asked)).status == 401
+        await page.click("text=Suomi")
+        await expect(page.locator("html")).to_have_attribute("lang", "fi")
+        await page.click("text=Tumma")
+        await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        await page.click("text=English")
+        await shown.go("/portal/playground")
+        await expect(page.get_by_role("alert")).to_contain_text("needs JavaScript")
+    assert PASSWORD not in gateway.output()
+    assert secret not in gateway.output()
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        {"viewport": DESKTOP, "color_scheme": "light", "locale": "en-GB"},
+        {"viewport": PHONE, "color_scheme": "dark", "locale": "fi-FI"},
+    ],
+    ids=["desktop-light", "phone-dark-finnish"],
+)
+async def test_every_page_is_for_everybody(
+    browser: Browser, gateway: Gateway, state: Any, look: dict[str, Any]
+) -> None:
+    """And s_csp_02: no name became markup, no page tried what its policy forbids."""
+    key = (await gateway.admin("GET", "/keys?user=ann")).json["data"][0]["id"]
+    wrong: dict[str, object] = {}
+    async with window(browser, gateway.url, storage_state=state, **look) as shown:
+        for path in (*PAGES, f"/keys/{key}", f"/keys/{key}/revoke"):
+            await shown.go(f"/portal{path}")
+            wrong[path] = await shown.violations() or await shown.page.locator(MARKUP).count() or None
+        await shown.go("/portal/keys/new")
+        await shown.page.fill("#f-name", "none")
+        await shown.page.check("[value=some]")
+        await shown.page.click("main form .button")
+        await expect(shown.page.locator(".wrong")).to_be_visible()
+        wrong["a refused form"] = await shown.violations() or None
+        assert shown.complaints == []
+    async with window(browser, gateway.url, **look) as shown:
+        for path in ("/sign-in", "/sign-up"):
+            await shown.go(f"/portal{path}")
+            wrong[path] = await shown.violations() or None
+    assert {path: found for path, found in wrong.items() if found} == {}
+
+
+async def test_the_playground_streams_with_the_persons_own_key(
+    browser: Browser, gateway: Gateway, state: Any
+) -> None:
+    async with window(browser, gateway.url, storage_state=state) as shown:
+        page = shown.page
+        await shown.go("/portal/playground")
+        await page.check("[data-compare]")
+        await page.fill("#question", f"Say {ODD} back")
+        await page.keyboard.press("Control+Enter")
+        for pane in ("a", "b"):
+            region = page.locator(f"[aria-labelledby=pane-{pane}]")
+            await expect(region.locator(".theirs .bubble-words")).to_have_text(f"Say {ODD} back")
+            await expect(region.locator("[data-figures]")).to_contain_text("tokens/s")
+        assert await shown.violations() == []
+        assert await page.locator(MARKUP).count() == 0
+        assert shown.complaints == []
+        await page.fill("#question", "And again")
+        await page.click("[data-send]")
+        await expect(page.locator("[aria-labelledby=pane-a] .theirs")).to_have_count(2)
+    records = await gateway.ledger(4, user="ann")
+    keys = {one["id"]: one for one in (await gateway.admin("GET", "/keys?user=ann")).json["data"]}
+    played = [record for record in records if keys[record["key_id"]]["purpose"] == "playground"]
+    assert len(played) >= 2
+    assert {record["user"] for record in played} == {"ann"}
+
+
+async def test_what_fails_in_the_playground_is_said_there(
+    browser: Browser, gateway: Gateway, state: Any
+) -> None:
+    async with window(browser, gateway.url, storage_state=state) as shown:
+        await shown.go("/portal/playground")
+        await shown.page.evaluate("document.querySelector('[data-model]').options[0].value = 'gone'")
+        await shown.page.fill("#question", "Hello")
+        await shown.page.click("[data-send]")
+        await expect(shown.page.locator(".wrong")).to_contain_text("That did not work: The model 'gone'")
+
+
+async def test_the_api_is_tried_in_the_browser(browser: Browser, gateway: Gateway, state: Any) -> None:
+    async with window(browser, gateway.url, storage_state=state) as shown:
+        await shown.go("/request-viewer")
+        answer, told = shown.page.locator("[data-answer] code"), shown.page.locator("[data-status]")
+        await shown.page.click("[data-send]")
+        await expect(answer).to_contain_text("data: [DONE]")
+        await expect(told).to_contain_text("200 ·")
+        await shown.page.select_option("#what", "GET /v1/models")
+        await shown.page.click("[data-send]")
+        await expect(answer).to_contain_text('"id": "qwen3-32b"')
+        await shown.page.select_option("#what", "POST /v1/embeddings")
+        await shown.page.fill("#body", "{")
+        await shown.page.click("[data-send]")
+        await expect(told).to_contain_text("400 ·")
+        assert await shown.violations() == []
+        assert shown.complaints == []
+
+
+async def test_an_answer_is_stopped(browser: Browser, gateway: Gateway, state: Any) -> None:
+    async with window(browser, gateway.url, storage_state=state) as shown:
+        await shown.go("/portal/playground?model=held")
+        await shown.page.fill("#question", "Hello")
+        await shown.page.click("[data-send]")
+        await expect(shown.page.locator(".theirs .bubble-words")).not_to_be_empty()
+        await shown.page.click("[data-stop]")
+        await expect(shown.page.locator(".wrong")).to_have_text("Stopped.")
+        await expect(shown.page.locator("[data-send]")).to_be_enabled()
+    (record,) = await gateway.ledger(1, user="ann", model="held")
+    assert record["outcome"] == "client_gone"
+
+
+async def test_copying_a_snippet(browser: Browser, gateway: Gateway, state: Any) -> None:
+    options = {"storage_state": state, "permissions": ["clipboard-read", "clipboard-write"]}
+    async with window(browser, gateway.url, **options) as shown:
+        await shown.go("/portal/models/qwen3-32b")
+        await shown.page.locator("[data-copy]").nth(1).click()
+        await expect(shown.page.locator("[data-copy]").nth(1)).to_have_text("Copied")
+        copied = await shown.page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("from openai import OpenAI")
+    assert f'base_url="{gateway.url}/v1"' in copied

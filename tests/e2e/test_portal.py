@@ -1,0 +1,65 @@
+"""The portal on both ways to run: sessions are known to every worker, and gone from every worker at once."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.e2e.deployment import Deployment
+from tests.lab.gateway import ADMIN_KEY
+
+pytestmark = pytest.mark.e2e
+
+NAMES = itertools.count(1)
+SAME = {"sec-fetch-site": "same-origin", "connection": "close"}  # each request may reach another worker
+MANY = 12
+
+
+@pytest.fixture
+async def client(deployment: Deployment) -> AsyncIterator[httpx.AsyncClient]:
+    """Signed in as somebody new."""
+    async with httpx.AsyncClient(base_url=deployment.gateway.url, headers=SAME) as client:
+        fields = {"login": f"person-{next(NAMES)}-{deployment.kind}", "password": "correct horse"}
+        answer = await client.post("/portal/sign-up", data=fields)
+        assert answer.status_code == 303, answer.text
+        yield client
+
+
+async def statuses(client: httpx.AsyncClient, path: str = "/portal") -> set[int]:
+    return {answer.status_code for answer in await asyncio.gather(*(client.get(path) for _ in range(MANY)))}
+
+
+async def test_s_ses_06_every_worker_knows_a_session(client: httpx.AsyncClient) -> None:
+    assert await statuses(client) == {200}
+    assert await statuses(client, "/portal/account") == {200}
+
+
+async def test_s_ses_03_a_session_that_is_ended_is_gone_everywhere(client: httpx.AsyncClient) -> None:
+    copied = dict(client.cookies)
+    token = (await client.get("/portal")).text.partition('name="csrf-token" content="')[2].partition('"')[0]
+    assert (await client.post("/portal/sign-out", data={"token": token})).status_code == 303
+    client.cookies.update(copied)
+    assert await statuses(client) == {303}
+
+
+async def test_s_ses_03_who_is_suspended_is_out_everywhere(
+    client: httpx.AsyncClient, deployment: Deployment
+) -> None:
+    export = (await client.get("/portal/account/export.json")).json()
+    path = f"/users/{export['user']['id']}"
+    assert (await deployment.gateway.admin("PATCH", path, {"state": "suspended"})).status == 200
+    assert await statuses(client) == {303}
+
+
+async def test_the_operators_api_takes_the_session_of_an_administrator_only(
+    client: httpx.AsyncClient, deployment: Deployment
+) -> None:
+    user = (await client.get("/portal/account/export.json")).json()["user"]
+    if "admin" in user["roles"]:
+        await deployment.gateway.admin("PATCH", f"/users/{user['id']}", {"roles": ["user"]})
+    assert await statuses(client, "/admin/users") == {401}
+    await deployment.gateway.admin("PATCH", f"/users/{user['id']}", {"roles": ["user", "admin"]})
+    assert await statuses(client, "/admin/users") == {200}
+    assert (await client.get("/admin/config")).text.count(ADMIN_KEY) == 0
