@@ -47,4 +47,3 @@ def limits_in(limits: Limits | None, param: str = "limits") -> Limits:
         if value is not None and value > MOST_COUNTED:
             raise InvalidRequest(f"{param}.{name} must be at most {MOST_COUNTED}.", param=f"{param}.{name}")
     return limits or Limits()
-

@@ -20,11 +20,18 @@ Money = Callable[[int], str]
 """Writes micro-units for people."""
 
 
-def units(cost: int) -> str:
-    """As a plain decimal number, without the currency's name."""
-    exact = Decimal(cost).scaleb(-6)
-    written = f"{exact.quantize(Decimal('0.01')) if exact == round(exact, 2) else exact.normalize():f}"
-    return f"{written} units"
+def money_in(currency: str) -> Money:
+    """Exact, as a plain decimal number and the currency's name."""
+
+    def written(cost: int) -> str:
+        exact = Decimal(cost).scaleb(-6)
+        plain = exact.quantize(Decimal("0.01")) if exact == round(exact, 2) else exact.normalize()
+        return f"{plain:f} {currency}"
+
+    return written
+
+
+units = money_in("units")
 
 
 def standings_of(scopes: Iterable[Scope], readings: Iterable[Reading], period: Period,
@@ -87,10 +94,12 @@ _CALENDAR = ("tokens_per_day", "tokens_per_month", "cost_per_month")
 def refusal(claim: Claim, readings: Sequence[Reading], now: Callable[[], datetime], *,
             money: Money = units, note: str = "") -> OverLimit:  # fmt: skip
     """The error for a claim that was not taken; `note` is a sentence more."""
-    standings = standings_of(claim.scopes, readings, claim.period, now)
-    first = max(_refusing(claim, readings, now), key=lambda one: one.rank)
-    standings.remove(first.standing)
-    ordered = [first.standing, *standings]
+    at = now()
+    read = [(reading, standings_of((scope,), (reading,), claim.period, lambda: at))
+            for scope, reading in zip(claim.scopes, readings, strict=True)]  # fmt: skip
+    first = max(_refusing(claim, read), key=lambda one: one.rank)
+    others = (standing for _, standings in read for standing in standings if standing is not first.standing)
+    ordered = [first.standing, *others]
     message = " ".join(_message(first, claim.period, money)) + note
     if first.standing.name in _CALENDAR:
         return BudgetSpent(message, standings=ordered)
@@ -102,15 +111,14 @@ def refusal(claim: Claim, readings: Sequence[Reading], now: Callable[[], datetim
     return kind(message, standings=ordered, retry_after=min(LONGEST_RETRY, first.wait or PLACE_RETRY))
 
 
-def _refusing(claim: Claim, readings: Sequence[Reading],
-              now: Callable[[], datetime]) -> Iterator[_Refusing]:  # fmt: skip
-    for scope, read in zip(claim.scopes, readings, strict=True):
-        for standing in standings_of((scope,), (read,), claim.period, now):
+def _refusing(claim: Claim, read: Sequence[tuple[Reading, Sequence[Standing]]]) -> Iterator[_Refusing]:
+    for reading, standings in read:
+        for standing in standings:
             need, wait = _need(claim, standing), 0.0
             if standing.name == "requests_per_minute":
-                wait = read.requests_wait / 1000
+                wait = reading.requests_wait / 1000
             elif standing.name == "tokens_per_minute":
-                wait = read.tokens_wait / 1000
+                wait = reading.tokens_wait / 1000
             elif standing.name == "concurrent_requests" and not standing.limit:
                 wait = -1.0
             if standing.used + need > standing.limit:
@@ -149,4 +157,3 @@ def _message(refusing: _Refusing, period: Period, money: Money) -> Iterator[str]
 
 def _lower(whose: str) -> str:
     return whose[0].lower() + whose[1:]
-

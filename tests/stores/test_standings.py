@@ -71,6 +71,13 @@ def test_an_operators_own_way_to_write_money() -> None:
     assert "EUR 50 of EUR 100 used or reserved, and this request may take up to EUR 60." in error.message
 
 
+def test_time_goes_on_while_a_refusal_is_written() -> None:
+    asked = claim("1", limited(tokens_per_day=1, tokens_per_month=100), tokens=2)
+    ticking = (datetime(2026, 11, 20, 21, 59, second, tzinfo=UTC) for second in range(60))
+    error = refusal(asked, [reading(day_tokens=1)], lambda: next(ticking))
+    assert [standing.name for standing in error.standings] == ["tokens_per_day", "tokens_per_month"]
+
+
 def test_resets_end_with_the_day_and_are_never_negative() -> None:
     scope = limited(tokens_per_day=1, tokens_per_month=1)
     day, month = standings_of([scope], [reading()], TODAY, now)
