@@ -28,8 +28,9 @@ class Limiter(Protocol):
     name: str
 
     async def reserve(self, claim: Claim) -> Sequence[Standing]:
-        """Takes the claim from all its scopes, or from none: one atomic step. Returns how their limits stand
-        after it. Raises `OverLimit`, `TooManyTokens` or `BudgetSpent`."""
+        """Takes the claim from all its scopes, or from none: one atomic step. Returns how the limits with
+        least left stand after it, of requests and of tokens. Raises `OverLimit`, `TooManyTokens` or
+        `BudgetSpent`."""
 
     def settle(self, id: str, tokens: int, cost: int) -> None:
         """Puts the truth in the place of what call `id` reserved, once, and gives its place back. Never

@@ -1,19 +1,31 @@
 """The `x-ratelimit-*` headers of an answer: OpenAI's names, of whichever limit has least left."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from llmgateway.domain.limits import LimitName, Standing
+from llmgateway.domain.limits import Standing
 
-REQUESTS: frozenset[LimitName] = frozenset({"requests_per_minute"})
-TOKENS: frozenset[LimitName] = frozenset({"tokens_per_minute", "tokens_per_day", "tokens_per_month"})
+NAMES = {
+    unit: tuple(f"x-ratelimit-{what}-{unit}".encode() for what in ("limit", "remaining", "reset"))
+    for unit in ("requests", "tokens")
+}
 
 
-def ratelimit_headers(standings: Sequence[Standing]) -> list[tuple[bytes, bytes]]:
-    return [
-        header
-        for unit, names in ((b"requests", REQUESTS), (b"tokens", TOKENS))
-        for header in _headers(unit, [standing for standing in standings if standing.name in names])
-    ]
+def ratelimit_headers(standings: Iterable[Standing]) -> list[tuple[bytes, bytes]]:
+    of_requests: Standing | None = None
+    of_tokens: Standing | None = None
+    for standing in standings:
+        name = standing.name
+        if name == "requests_per_minute":
+            if of_requests is None or standing.left < of_requests.left:
+                of_requests = standing
+        elif name.startswith("tokens_per_") and (of_tokens is None or standing.left < of_tokens.left):
+            of_tokens = standing
+    headers: list[tuple[bytes, bytes]] = []
+    for names, tightest in zip(NAMES.values(), (of_requests, of_tokens), strict=True):
+        if tightest is not None:
+            said = (b"%d" % tightest.limit, b"%d" % tightest.left, go_duration(tightest.reset))
+            headers += zip(names, said, strict=True)
+    return headers
 
 
 def go_duration(seconds: float) -> bytes:
@@ -25,11 +37,3 @@ def go_duration(seconds: float) -> bytes:
     if hours:
         return b"%dh%dm%ds" % (hours, minutes, whole % 60)
     return b"%dm%ds" % (minutes, whole % 60) if minutes else b"%ds" % whole
-
-
-def _headers(unit: bytes, standings: Iterable[Standing]) -> Iterable[tuple[bytes, bytes]]:
-    tightest = min(standings, key=lambda standing: standing.left, default=None)
-    if tightest is not None:
-        yield b"x-ratelimit-limit-%b" % unit, b"%d" % tightest.limit
-        yield b"x-ratelimit-remaining-%b" % unit, b"%d" % tightest.left
-        yield b"x-ratelimit-reset-%b" % unit, go_duration(tightest.reset)

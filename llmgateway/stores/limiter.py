@@ -6,7 +6,7 @@ from llmgateway.domain.admission import LoadUsed
 from llmgateway.domain.limits import Claim, Scope, Standing
 from llmgateway.domain.periods import Period
 from llmgateway.domain.ports import Clock, SystemClock
-from llmgateway.stores.standings import Money, refusal, standings_of, units
+from llmgateway.stores.standings import Money, refusal, standings_of, tightest, units
 from llmgateway.stores.sums import LedgerSums
 from llmgateway.stores.windows import Answer, Counts
 
@@ -32,7 +32,7 @@ class MemoryLimiter:
         answer = await self.admit(claim)
         if not answer.is_taken:
             raise refusal(claim, answer.readings, self._clock.now, money=self._money)
-        return standings_of(claim.scopes, answer.readings, claim.period, self._clock.now)
+        return tightest(claim.scopes, answer.readings, claim.period, self._clock.now)
 
     async def admit(self, claim: Claim) -> Answer:
         """As `reserve`, in numbers."""

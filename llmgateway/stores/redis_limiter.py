@@ -25,7 +25,7 @@ from llmgateway.stores.limiter import MINUTE, question
 from llmgateway.stores.limiter_turn import Change, Reply, Turn, Turns
 from llmgateway.stores.redis import RedisState
 from llmgateway.stores.share import Share
-from llmgateway.stores.standings import Money, refusal, standings_of, units
+from llmgateway.stores.standings import Money, refusal, standings_of, tightest, units
 from llmgateway.stores.sums import LedgerSums, all_away
 from llmgateway.stores.windows import Answer, Begin, Reading
 
@@ -114,7 +114,7 @@ class RedisLimiter:
         answer, note = await self._answer(claim)
         if not answer.is_taken:
             raise refusal(claim, answer.readings, self._clock.now, money=self._money, note=note)
-        return standings_of(claim.scopes, answer.readings, claim.period, self._clock.now)
+        return tightest(claim.scopes, answer.readings, claim.period, self._clock.now)
 
     def settle(self, id: str, tokens: int, cost: int) -> None:
         opened = self._open.pop(id, None)

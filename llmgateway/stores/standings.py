@@ -1,5 +1,6 @@
 """What a limiter says: how limits stand after a claim, or which one refuses it, why, and until when."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -53,6 +54,30 @@ def standings_of(scopes: Iterable[Scope], readings: Iterable[Reading], period: P
             left = left or _left(period, now())
             _add_calendar(standings, scope, read, left)
     return standings
+
+
+def tightest(scopes: Iterable[Scope], readings: Iterable[Reading], period: Period,
+             now: Callable[[], datetime]) -> list[Standing]:  # fmt: skip
+    """Of requests and of tokens the limit with least left, as every answer tells them."""
+    of_requests: Standing | None = None
+    of_tokens: Standing | None = None
+    least_requests = least_tokens = math.inf
+    for scope, read in zip(scopes, readings, strict=True):
+        limits = scope.limits
+        if (limit := limits.requests_per_minute) is not None and limit - read.requests < least_requests:
+            least_requests = limit - read.requests
+            of_requests = Standing(scope, "requests_per_minute", limit, read.requests,
+                                   read.requests_reset / 1000)  # fmt: skip
+        if (limit := limits.tokens_per_minute) is not None and limit - read.tokens < least_tokens:
+            least_tokens = limit - read.tokens
+            of_tokens = Standing(scope, "tokens_per_minute", limit, read.tokens, read.tokens_reset / 1000)
+        if (limit := limits.tokens_per_day) is not None and limit - read.day_tokens < least_tokens:
+            least_tokens = limit - read.day_tokens
+            of_tokens = Standing(scope, "tokens_per_day", limit, read.day_tokens, _left(period, now())[0])
+        if (limit := limits.tokens_per_month) is not None and limit - read.month_tokens < least_tokens:
+            least_tokens = limit - read.month_tokens
+            of_tokens = Standing(scope, "tokens_per_month", limit, read.month_tokens, _left(period, now())[1])
+    return [standing for standing in (of_requests, of_tokens) if standing is not None]
 
 
 def _add_calendar(standings: list[Standing], scope: Scope, read: Reading,

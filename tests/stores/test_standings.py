@@ -6,7 +6,8 @@ import pytest
 
 from llmgateway.domain.errors import BudgetSpent, OverLimit, TooManyTokens
 from llmgateway.domain.limits import ScopeKind
-from llmgateway.stores.standings import refusal, standings_of, units
+from llmgateway.edge.ratelimits import ratelimit_headers
+from llmgateway.stores.standings import refusal, standings_of, tightest, units
 from llmgateway.stores.windows import Reading
 from tests.stores.limiter_contract import TODAY, claim, limited
 
@@ -69,6 +70,26 @@ def test_an_operators_own_way_to_write_money() -> None:
     error = refusal(asked, [reading(month_cost=50)], now, money=lambda cost: f"EUR {cost}")
     assert isinstance(error, BudgetSpent)
     assert "EUR 50 of EUR 100 used or reserved, and this request may take up to EUR 60." in error.message
+
+
+def test_the_tightest_of_each_kind_stand_for_all() -> None:
+    scopes = [
+        limited("key", "k", requests_per_minute=5, tokens_per_day=1000),
+        limited(requests_per_minute=9, tokens_per_minute=300, tokens_per_month=4000, cost_per_month=1),
+        limited("model", "m", requests_per_minute=6, tokens_per_minute=200),
+    ]
+    readings = [
+        reading(requests=1, day_tokens=990),
+        reading(requests=7, tokens=100, month_tokens=4100, requests_reset=1500),
+        reading(requests=2, tokens=150),
+    ]
+    told = tightest(scopes, readings, TODAY, now)
+    assert [(one.scope.kind, one.name, one.left) for one in told] == [
+        ("user", "requests_per_minute", 2), ("user", "tokens_per_month", 0),
+    ]  # fmt: skip
+    everything = standings_of(scopes, readings, TODAY, now)
+    assert set(told) <= set(everything)
+    assert ratelimit_headers(told) == ratelimit_headers(everything)
 
 
 def test_time_goes_on_while_a_refusal_is_written() -> None:
