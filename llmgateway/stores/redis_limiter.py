@@ -36,6 +36,7 @@ BACKLOG = 100_000  # changes kept for a Redis that is away
 SEEN = 20_000  # scopes whose use is remembered for the time in which it is
 BEAT, TICK = 5.0, 0.5  # seconds
 SLACK = 100  # ms that the two clocks may have drifted since the last turn
+GATHERING = 2  # turns of the event loop between two of these, in which more calls come to ask: fewer are sent
 ASKS = 4  # of one claim: the ledger's sums may be lost again before they arrive
 ALONE = " While a part of the gateway is away, limits are shared out among its workers."
 
@@ -149,6 +150,8 @@ class RedisLimiter:
                     self._wake.clear()
                     await self._wake.wait()
                 await self._turn()
+                for _ in range(GATHERING):
+                    await asyncio.sleep(0)
         finally:
             self._stop()
 
