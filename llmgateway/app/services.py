@@ -268,8 +268,13 @@ def samples_of(services: Services) -> Sequence[Sample]:
 
 def troubles(services: Services) -> list[str]:
     """What else is not as it should be, while calls still pass."""
-    waits = ["journal"] if oldest_seconds(services) > OLD_SECONDS else []
-    return [*waits, *failing(services.periodic)]
+    admit = services.gateway.admit
+    states = {
+        "journal": oldest_seconds(services) <= OLD_SECONDS,
+        "limits": admit.limiter.is_healthy(),
+        "queue": admit.places.is_healthy(),
+    }
+    return [*(name for name, is_well in states.items() if not is_well), *failing(services.periodic)]
 
 
 def oldest_seconds(services: Services) -> float:

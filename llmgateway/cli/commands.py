@@ -17,6 +17,9 @@ from llmgateway.settings import BadSettings
 FINE, TROUBLE, USAGE = 0, 1, 2
 
 
+EVERY_SETTING = "Every setting is an option, too, such as --data-dir: llmgateway serve --help lists them."
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     try:
@@ -40,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="llmgateway", description="A gateway in front of language models.")
     root.add_argument("--version", action="version", version=f"llmgateway {__version__}")
-    commands = Commands(root, "command", (settings_options(), output_options()))
-    commands.add("serve", "run the gateway in this process", serve, parents=1)
+    commands = Commands(root, "command", (settings_options(are_told=False), output_options()))
+    told = settings_options(are_told=True)
+    commands.add("serve", "run the gateway in this process", serve, parents=(told,))
     commands.add("check", "look at the settings, and reach every store and model server", _async(check.check))
     _add_keys(commands.group("keys", "API keys"))
     _add_users(commands.group("users", "users"))
@@ -69,12 +73,16 @@ class Commands:
         parser = self._group.add_parser(name, help=text, description=_sentence(text))
         return Commands(parser, "what", self._parents)
 
-    def add(self, name: str, text: str, run: Callable[[Arguments], int], *, parents: int = 2) -> Any:
+    def add(
+        self, name: str, text: str, run: Callable[[Arguments], int],
+        *, parents: Sequence[argparse.ArgumentParser] | None = None,
+    ) -> Any:  # fmt: skip
         """The new command's parser, for its own arguments."""
-        shared = list(self._parents[:parents])
+        shared = list(self._parents if parents is None else parents)
         one = self._group.add_parser(
-            name, help=text, description=_sentence(text), parents=shared, allow_abbrev=False
-        )
+            name, help=text, description=_sentence(text), parents=shared, allow_abbrev=False,
+            epilog=None if parents else EVERY_SETTING,
+        )  # fmt: skip
         one.set_defaults(run=run)
         return one
 
@@ -86,6 +94,8 @@ def _add_keys(group: Commands) -> None:
     create.add_argument("--models", help="the models it may use, with commas between them; all by default")
     create.add_argument("--expires", help="a span such as 90d or 12h, or a date; never by default")
     create.add_argument("--project", help="the project it belongs to; the user's by default")
+    create.add_argument("--limit", action="append", default=[], dest="limits", metavar="NAME=NUMBER",
+                        help="such as tokens_per_day=5000; may be given again")  # fmt: skip
     listing = group.add("list", "all keys", _async(keys.listing))
     listing.add_argument("--user", help="only this user's")
     listing.add_argument("--state", choices=("active", "suspended", "revoked"))

@@ -3,6 +3,7 @@
 import re
 from datetime import datetime, timedelta
 
+from llmgateway.cli.limits import limits_of
 from llmgateway.cli.opened import ACTOR, all_of, opened
 from llmgateway.cli.options import Arguments
 from llmgateway.cli.printing import say, say_fields, say_json, say_rows
@@ -28,6 +29,7 @@ async def create(arguments: Arguments) -> int:
             models=[name.strip() for name in models] if models else None,
             expires_at=expires,
             project=arguments.project,
+            limits=limits_of(arguments.limits) if arguments.limits else None,
         )
         tell(await here.control.keys.create(ACTOR, new), as_json=arguments.as_json)
     return 0

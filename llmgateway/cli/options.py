@@ -17,18 +17,22 @@ def option_of(name: str) -> str:
     return "--" + name.removeprefix(OURS).lower().replace("_", "-")
 
 
-def settings_options() -> argparse.ArgumentParser:
+def settings_options(*, are_told: bool) -> argparse.ArgumentParser:
     """A part of every command's parser."""
     parser = argparse.ArgumentParser(add_help=False)
-    group = parser.add_argument_group("settings", "each goes before the environment variable in brackets")
+    heading = ("settings", "each goes before the environment variable in brackets") if are_told else ()
+    group = parser.add_argument_group(*heading)
     for setting in SETTINGS:
         meaning = f"{setting.meaning} [{setting.name}]".replace("%", "%%").replace("`", "'")
-        group.add_argument(option_of(setting.name), dest=setting.name, metavar="VALUE", help=meaning)
+        _add(group, setting.name, "VALUE", meaning if are_told else argparse.SUPPRESS)
         if setting.is_secret:
             name = f"{setting.name}_FILE"
-            text = f"a file that holds it [{name}]"
-            group.add_argument(option_of(name), dest=name, metavar="PATH", help=text)
+            _add(group, name, "PATH", f"a file that holds it [{name}]" if are_told else argparse.SUPPRESS)
     return parser
+
+
+def _add(group: "argparse._ArgumentGroup", name: str, metavar: str, text: str) -> None:
+    group.add_argument(option_of(name), dest=name, metavar=metavar, help=text)
 
 
 def output_options() -> argparse.ArgumentParser:

@@ -22,6 +22,14 @@ def test_a_key_is_made_shown_once_and_listed(ask: Ask, run: Run) -> None:
     assert made["key"] not in run("keys", "list")[1]
 
 
+def test_a_key_has_limits_of_its_own_from_the_start(ask: Ask, run: Run) -> None:
+    of_alice = ("keys", "create", "--user", "alice", "--name", "batch")
+    made = ask(*of_alice, "--limit", "requests_per_minute=5", "--limit", "tokens_per_day=900")
+    found = ask("limits", "show", "key", made["id"])
+    assert found["limits"] == {"requests_per_minute": 5, "tokens_per_day": 900}
+    assert run(*of_alice, "--limit", "tokens_per_year=1")[0] == 2
+
+
 def test_for_people_the_key_stands_alone_on_its_line(run: Run) -> None:
     code, said = run("keys", "create", "--user", "alice", "--name", "laptop")
     assert code == 0

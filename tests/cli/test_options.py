@@ -13,6 +13,17 @@ def test_every_setting_is_an_option_of_its_own() -> None:
     assert {"--data-dir", "--port", "--redis-url", "--llm-default-url"} <= options
 
 
+def test_settings_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {}
+    for command in ("serve", "check"):
+        with pytest.raises(SystemExit):
+            parser().parse_args([command, "--help"])
+        told[command] = capsys.readouterr().out
+    assert "--redis-url" in told["serve"]
+    assert "settings:" not in told["check"]
+    assert "llmgateway serve --help" in " ".join(told["check"].split())
+
+
 def test_options_go_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMGATEWAY_PORT", "1111")
     monkeypatch.setenv("LLMGATEWAY_HOST", "127.0.0.2")

@@ -74,9 +74,10 @@ async def test_the_node_lines(started: Started, node_modules: Path) -> None:
     assert await asyncio.to_thread(run, started, [NODE, script.name], node_modules) == SAID
 
 
-async def test_the_commands(started: Started) -> None:
+@pytest.mark.parametrize("word", ["llmgateway keys list", "llmgateway limits set"])
+async def test_the_commands(started: Started, word: str) -> None:
     """In the directory of the gateway, as its operator would."""
-    for line in block("sh", "llmgateway keys").splitlines():
+    for line in block("sh", word).splitlines():
         command = [sys.executable, "-m", *shlex.split(line)]
         out = await asyncio.to_thread(run, started, command, started.gateway.directory)
         assert out.strip()
