@@ -60,10 +60,20 @@ class Image:
         own, on a root that nobody can write to, without a single capability."""
         pairs = {**self.environment, **environment}
         inside = [
-            "chroot", str(self.root), "setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups",
-            "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all",
-            "env", "--ignore-environment", f"--chdir={self.config['WorkingDir']}",
-            *(f"{name}={value}" for name, value in pairs.items()), *(words or self.command),
+            "chroot",
+            str(self.root),
+            "setpriv",
+            f"--reuid={UID}",
+            f"--regid={UID}",
+            "--clear-groups",
+            "--no-new-privs",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+            "env",
+            "--ignore-environment",
+            f"--chdir={self.config['WorkingDir']}",
+            *(f"{name}={value}" for name, value in pairs.items()),
+            *(words or self.command),
         ]
         (volume,) = self.config["Volumes"]
         apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
@@ -76,7 +86,6 @@ class Image:
     def part(self, path: str) -> int:
         argv = ["du", "-sbx", f"{self.root}{path}"]
         return int(subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()[0])
-
 
 
 def need() -> None:

@@ -11,7 +11,8 @@ from llmgateway.app.application import CUT_SECONDS, SHIP_SECONDS
 from llmgateway.edge.draining import LEFTOVER_SECONDS
 from tests.deploy.manifests import Document, containers, file_of, gateway_of, of_kind, pods
 
-WORKER_MIB = 160  # measured: 75 at rest, 24 KiB for each of 2,000 streams, and bodies of a few large calls
+REST_MIB = 112  # of a worker at rest; measured: 75 to 95
+WORKER_MIB = 160  # measured: those at rest, 24 KiB for each of 2,000 streams, and bodies of a few large calls
 MASTER_MIB = 60
 LONGEST_CALL = 3600  # `deadlines.total`
 LARGEST_BODY_MIB = 10  # `max_body`

@@ -24,8 +24,9 @@ workflows = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.ste
 def lint(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     argv = [tool(str(words[0])), *words[1:]]
     return subprocess.run(
-        argv, capture_output=True, text=True, timeout=90, check=False, env=clean_environment(), cwd=ROOT, **options
-    )
+        argv, capture_output=True, text=True, timeout=90, check=False, env=clean_environment(), cwd=ROOT,
+        **options,
+    )  # fmt: skip
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -103,7 +104,8 @@ def test_yamllint_takes_everything() -> None:
 
 
 def failed_checks(directory: Path) -> list[str]:
-    done = lint("checkov", "--config-file", DEPLOY / "checkov.yaml", "-d", directory, "-o", "json", "--skip-download")
+    config = DEPLOY / "checkov.yaml"
+    done = lint("checkov", "--config-file", config, "-d", directory, "-o", "json", "--skip-download")
     told = json.loads(done.stdout)
     reports = told if isinstance(told, list) else [told]
     assert all("results" in report for report in reports), done.stdout[:500]
@@ -123,7 +125,8 @@ def test_checkov_knows_no_mistake_in_what_is_applied(tmp_path: Path) -> None:
 
 
 def test_checkov_can_fail(tmp_path: Path) -> None:
+    container = {"name": "a", "image": "a:1", "securityContext": {"privileged": True}}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "open"},
-           "spec": {"containers": [{"name": "a", "image": "a:1", "securityContext": {"privileged": True}}]}}  # fmt: skip
+           "spec": {"containers": [container]}}  # fmt: skip
     (tmp_path / "pod.yaml").write_text(yaml.safe_dump(pod))
     assert any("privileged" in told for told in failed_checks(tmp_path))

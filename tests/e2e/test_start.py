@@ -199,9 +199,7 @@ OTHERS = [
 def test_importing_a_module_has_no_effect(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", LOOK, json.dumps(OTHERS), json.dumps(MODULES)]
     quiet = {**clean_environment(), "PYTHONDONTWRITEBYTECODE": "1"}  # what Python keeps is not ours
-    done = subprocess.run(
-        argv, cwd=tmp_path, env=quiet, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(argv, cwd=tmp_path, env=quiet, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
     assert list(tmp_path.iterdir()) == []

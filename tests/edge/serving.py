@@ -69,8 +69,15 @@ async def answer(send: Send, body: bytes, status: int = 200, headers: Headers | 
 @asynccontextmanager
 async def serving(app: App, protocol: type[ClientConnection]) -> AsyncIterator[str]:
     """The server's address."""
-    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None, server_header=False,
-                            date_header=False, access_log=False)
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        lifespan="off",
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        access_log=False,
+    )
     server = uvicorn.Server(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

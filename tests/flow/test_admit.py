@@ -73,7 +73,7 @@ async def test_asking_for_what_there_is(background: Background) -> None:
 
 
 async def test_r_load_05_06_a_full_gateway_a_draining_one_and_one_without_memory(
-    background: Background
+    background: Background,
 ) -> None:
     stage = Stage(background, GOOD)
     stage.admit.in_flight = 100

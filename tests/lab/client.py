@@ -147,8 +147,13 @@ class Connection:
 
     def _frame(self, head: Head) -> None:
         length = head.header("content-length")
-        self._framing = "chunked" if "chunked" in (head.header("transfer-encoding") or "") else \
-            "close" if length is None else "length"
+        self._framing = (
+            "chunked"
+            if "chunked" in (head.header("transfer-encoding") or "")
+            else "close"
+            if length is None
+            else "length"
+        )
         self._left = int(length or 0)
 
     async def piece(self) -> bytes:

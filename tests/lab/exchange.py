@@ -130,8 +130,15 @@ class Exchange:
         self._writer.write(raw)
         await self._writer.drain()
 
-    async def head(self, status: int = 200, content_type: str = "application/json", *,
-                   framing: Framing = "chunked", headers: Headers = (), version: str = "1.1") -> None:
+    async def head(
+        self,
+        status: int = 200,
+        content_type: str = "application/json",
+        *,
+        framing: Framing = "chunked",
+        headers: Headers = (),
+        version: str = "1.1",
+    ) -> None:
         self._framing = framing
         self.call.status = status
         reason = responses.get(status, "Lab")
@@ -172,8 +179,9 @@ class Exchange:
             lines = "".join(f"{name}: {value}\r\n" for name, value in trailers)
             await self.send(f"0\r\n{lines}\r\n".encode())
 
-    async def whole(self, body: bytes, status: int = 200, content_type: str = "application/json",
-                    headers: Headers = ()) -> None:
+    async def whole(
+        self, body: bytes, status: int = 200, content_type: str = "application/json", headers: Headers = ()
+    ) -> None:
         """A complete answer with its length."""
         length = ("content-length", str(len(body)))
         await self.head(status, content_type, framing="length", headers=[length, *headers])

@@ -58,8 +58,12 @@ class Gateway:
         if config is not None:
             settings["LLMGATEWAY_CONFIG"] = str(self.directory / "gateway.yaml")
             (self.directory / "gateway.yaml").write_text(config)
-        self.program = Program(argv, self.directory / "log", cwd=self.directory,
-                               environment=clean_environment(**settings, **_measured()) | dict(environment))
+        self.program = Program(
+            argv,
+            self.directory / "log",
+            cwd=self.directory,
+            environment=clean_environment(**settings, **_measured()) | dict(environment),
+        )
 
     @classmethod
     def embedded(cls, environment: Environment = NOTHING, *, config: str | None = None) -> Self:
@@ -67,13 +71,23 @@ class Gateway:
         return cls([sys.executable, "-m", "llmgateway", "serve"], environment, config)
 
     @classmethod
-    def fleet(cls, environment: Environment = NOTHING, *, redis_url: str, mongo_url: str, workers: int = 2,
-              config: str = QUICK_STOP) -> Self:
+    def fleet(
+        cls,
+        environment: Environment = NOTHING,
+        *,
+        redis_url: str,
+        mongo_url: str,
+        workers: int = 2,
+        config: str = QUICK_STOP,
+    ) -> Self:
         """Production: several workers under gunicorn that share Redis and MongoDB."""
         conf = str(ROOT / "config/gunicorn.conf.py")
         shared = {
-            "REDIS_URL": redis_url, "MONGO_URL": mongo_url, "WEB_CONCURRENCY": str(workers),
-            "LLMGATEWAY_SECRET_KEYS": SIGNING_KEY, "LLMGATEWAY_KEY_PEPPER": PEPPER,
+            "REDIS_URL": redis_url,
+            "MONGO_URL": mongo_url,
+            "WEB_CONCURRENCY": str(workers),
+            "LLMGATEWAY_SECRET_KEYS": SIGNING_KEY,
+            "LLMGATEWAY_KEY_PEPPER": PEPPER,
         }
         argv = [sys.executable, "-m", "gunicorn", "-c", conf, "llmgateway.asgi:app"]
         return cls(argv, {**shared, **environment}, config)

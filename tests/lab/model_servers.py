@@ -108,7 +108,20 @@ class LlamaCppPython(ModelServer):
     @override
     def _arguments(self) -> Sequence[str | Path]:
         return [
-            "-m", "llama_cpp.server", "--model", self.model, "--model_alias", ALIAS,
-            "--host", "127.0.0.1", "--port", str(self.port), "--n_ctx", str(CONTEXT), "--n_threads", "1",
-            "--interrupt_requests", str(not self.queueing),
+            "-m",
+            "llama_cpp.server",
+            "--model",
+            self.model,
+            "--model_alias",
+            ALIAS,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--n_ctx",
+            str(CONTEXT),
+            "--n_threads",
+            "1",
+            "--interrupt_requests",
+            str(not self.queueing),
         ]

@@ -13,8 +13,8 @@ SECONDS = 20.0
 async def books_agree(
     gateway: Gateway, upstream: ScriptedUpstream, seconds: float = SECONDS, **where: str
 ) -> list[Json]:
-    """The records, once there is one for every request that the upstream accepted. No record stands twice; what
-    was completed has the upstream's tokens, and what was not has no more than the upstream said."""
+    """The records, once there is one for every request that the upstream accepted. No record stands twice;
+    what was completed has the upstream's tokens, and what was not has no more than the upstream said."""
     calls: defaultdict[str, list[Call]] = defaultdict(list)
     for call in upstream.calls:
         calls[str(call.request_id)].append(call)

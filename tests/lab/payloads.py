@@ -129,15 +129,26 @@ def _choices(question: Question, kind: str, said: Json, reason: str | None, inde
     indexes = range(question.choices) if index is None else [index]
     prefix = "chatcmpl" if question.endpoint == "chat/completions" else "cmpl"
     choices = [{"index": i, **said, "logprobs": None, "finish_reason": reason} for i in indexes]
-    return {"id": f"{prefix}-{question.number}", "object": kind, "created": CREATED, "model": question.model,
-            "choices": choices}
+    return {
+        "id": f"{prefix}-{question.number}",
+        "object": kind,
+        "created": CREATED,
+        "model": question.model,
+        "choices": choices,
+    }
 
 
 def _response(question: Question, text: str, status: str) -> Json:
     content = [{"type": "output_text", "text": text, "annotations": []}]
     output = [{"type": "message", "id": "msg-1", "role": "assistant", "status": status, "content": content}]
-    return {"id": f"resp-{question.number}", "object": "response", "created_at": CREATED, "status": status,
-            "model": question.model, "output": output}
+    return {
+        "id": f"resp-{question.number}",
+        "object": "response",
+        "created_at": CREATED,
+        "status": status,
+        "model": question.model,
+        "output": output,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,8 +50,14 @@ def clean_environment(**more: str) -> dict[str, str]:
 class Program:
     """A program that can be started again, stopped, killed and frozen."""
 
-    def __init__(self, argv: Sequence[str | Path], log: Path, *, cwd: Path | None = None,
-                 environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        log: Path,
+        *,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.argv = [str(word) for word in argv]
         self.log = log
         self.cwd = cwd
@@ -71,8 +77,13 @@ class Program:
         assert self._running is None, f"{self.argv[0]} runs already"
         with self.log.open("ab") as out:
             self._running = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                cwd=self.cwd, env=dict(self.environment), start_new_session=True,
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=self.cwd,
+                env=dict(self.environment),
+                start_new_session=True,
             )
 
     @property

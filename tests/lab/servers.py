@@ -104,8 +104,20 @@ class Valkey(Server):
     @override
     def _arguments(self) -> Sequence[str | Path]:
         return [
-            "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.data, "--save", "", "--appendonly",
-            "no", "--databases", str(DATABASES), "--enable-debug-command", "yes",
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            self.data,
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--databases",
+            str(DATABASES),
+            "--enable-debug-command",
+            "yes",
         ]
 
     def url(self, database: int = 0) -> str:
@@ -132,9 +144,21 @@ class Mongod(Server):
     @override
     def _arguments(self) -> Sequence[str | Path]:
         return [
-            "--dbpath", self.data, "--port", str(self.port), "--bind_ip", "127.0.0.1", "--nounixsocket",
-            "--replSet", "lab", "--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25",
-            "--wiredTigerEngineConfigString", JOURNAL,
+            "--dbpath",
+            self.data,
+            "--port",
+            str(self.port),
+            "--bind_ip",
+            "127.0.0.1",
+            "--nounixsocket",
+            "--replSet",
+            "lab",
+            "--oplogSize",
+            "64",
+            "--wiredTigerCacheSizeGB",
+            "0.25",
+            "--wiredTigerEngineConfigString",
+            JOURNAL,
         ]
 
     def url(self, database: str = "") -> str:

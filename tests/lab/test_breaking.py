@@ -32,14 +32,17 @@ async def raises_when_read(
 # --- failures
 
 
-@pytest.mark.parametrize(("model", "events", "error"), [
-    ("die-after-7", 7, asyncio.IncompleteReadError),
-    ("reset-after-2", 2, ConnectionResetError),
-    ("reset-mid-chunk", 1, ConnectionResetError),
-    ("rst-before-headers", 0, ConnectionResetError),
-    ("close-before-headers", 0, asyncio.IncompleteReadError),
-    ("truncated-length", 0, asyncio.IncompleteReadError),
-])
+@pytest.mark.parametrize(
+    ("model", "events", "error"),
+    [
+        ("die-after-7", 7, asyncio.IncompleteReadError),
+        ("reset-after-2", 2, ConnectionResetError),
+        ("reset-mid-chunk", 1, ConnectionResetError),
+        ("rst-before-headers", 0, ConnectionResetError),
+        ("close-before-headers", 0, asyncio.IncompleteReadError),
+        ("truncated-length", 0, asyncio.IncompleteReadError),
+    ],
+)
 async def test_broken_streams(
     upstream: ScriptedUpstream, model: str, events: int, error: type[Exception]
 ) -> None:

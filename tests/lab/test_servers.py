@@ -97,8 +97,10 @@ def test_a_program_that_ends_at_once_shows_its_last_words(tmp_path: Path) -> Non
 
 
 def test_stop_gives_the_exit_code_and_leaves_no_child(tmp_path: Path) -> None:
-    code = "import subprocess, sys, signal; signal.signal(15, lambda *_: sys.exit(3));" \
+    code = (
+        "import subprocess, sys, signal; signal.signal(15, lambda *_: sys.exit(3));"
         "child = subprocess.Popen(['sleep', '60']); print(child.pid); child.wait()"
+    )
     program = Program(python("-c", code), tmp_path / "log")
     program.start()
     program.wait_until_ready(lambda: program.output().endswith("\n"))

@@ -55,14 +55,17 @@ async def test_the_ledger_has_the_very_bytes(upstream: ScriptedUpstream) -> None
     assert call.size == len(answer.body)
 
 
-@pytest.mark.parametrize(("endpoint", "body", "member"), [
-    ("completions", {"prompt": "a b"}, "choices"),
-    ("embeddings", {"input": ["a b", "c"]}, "data"),
-    ("responses", {"input": "a b c"}, "output"),
-    ("moderations", {"input": "a"}, "results"),
-    ("rerank", {"query": "a", "documents": ["b"]}, "results"),
-    ("images/generations", {"prompt": "a"}, "data"),
-])
+@pytest.mark.parametrize(
+    ("endpoint", "body", "member"),
+    [
+        ("completions", {"prompt": "a b"}, "choices"),
+        ("embeddings", {"input": ["a b", "c"]}, "data"),
+        ("responses", {"input": "a b c"}, "output"),
+        ("moderations", {"input": "a"}, "results"),
+        ("rerank", {"query": "a", "documents": ["b"]}, "results"),
+        ("images/generations", {"prompt": "a"}, "data"),
+    ],
+)
 async def test_other_endpoints(upstream: ScriptedUpstream, endpoint: str, body: Any, member: str) -> None:
     answer = await fetch(upstream.url, post(f"/ok-5/v1/{endpoint}", {"model": "ok-5", **body}))
     assert answer.status == 200
@@ -109,8 +112,10 @@ async def test_a_connection_is_used_again(upstream: ScriptedUpstream) -> None:
 
 
 async def test_a_chunked_request_is_read(upstream: ScriptedUpstream) -> None:
-    raw = b'POST /ok-1/v1/completions HTTP/1.1\r\nhost: lab\r\ntransfer-encoding: chunked\r\n\r\n' \
+    raw = (
+        b"POST /ok-1/v1/completions HTTP/1.1\r\nhost: lab\r\ntransfer-encoding: chunked\r\n\r\n"
         b'9\r\n{"prompt"\r\n7\r\n:"a b"}\r\n0\r\n\r\n'
+    )
     async with await Connection.open(upstream.url) as connection:
         await connection.send(raw)
         assert (await connection.head()).status == 200
@@ -182,7 +187,10 @@ async def test_a_model_can_be_scripted(upstream: ScriptedUpstream) -> None:
 
 def test_every_name_of_the_table_is_its_own() -> None:
     examples = {
-        r"(\d+)": "3", r"(\d{3})": "503", r"([^~]+)": "soon", r"(B|KiB|MiB|GiB)": "KiB",
+        r"(\d+)": "3",
+        r"(\d{3})": "503",
+        r"([^~]+)": "soon",
+        r"(B|KiB|MiB|GiB)": "KiB",
         r"(negative|nan|infinite|huge|string|fraction|zero|null|bool|double|list)": "nan",
     }
     for pattern in TABLE:
@@ -194,6 +202,7 @@ def test_every_name_of_the_table_is_its_own() -> None:
 
 def test_it_serves_from_a_thread() -> None:
     with in_thread(ScriptedUpstream()) as upstream:
+
         async def talk() -> None:
             async with streaming(upstream.url, asking("hold-after-1", stream=True)) as connection:
                 await upstream.held(1)

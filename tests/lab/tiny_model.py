@@ -32,12 +32,20 @@ def shapes(tokens: int) -> dict[str, tuple[int, ...]]:
     """The tensors and their shapes."""
     square, narrow, wide = (WIDTH, WIDTH), (WIDTH, FEED_FORWARD), (FEED_FORWARD, WIDTH)
     block: dict[str, tuple[int, ...]] = {
-        "attn_norm": (WIDTH,), "ffn_norm": (WIDTH,),
-        "attn_q": square, "attn_k": square, "attn_v": square, "attn_output": square,
-        "ffn_gate": wide, "ffn_up": wide, "ffn_down": narrow,
+        "attn_norm": (WIDTH,),
+        "ffn_norm": (WIDTH,),
+        "attn_q": square,
+        "attn_k": square,
+        "attn_v": square,
+        "attn_output": square,
+        "ffn_gate": wide,
+        "ffn_up": wide,
+        "ffn_down": narrow,
     }
     whole: dict[str, tuple[int, ...]] = {
-        "token_embd": (tokens, WIDTH), "output": (tokens, WIDTH), "output_norm": (WIDTH,)
+        "token_embd": (tokens, WIDTH),
+        "output": (tokens, WIDTH),
+        "output_norm": (WIDTH,),
     }
     return whole | {f"blk.{i}.{name}": shape for i in range(BLOCKS) for name, shape in block.items()}
 

@@ -22,8 +22,11 @@ LARGEST_HEAD = 1 << 20
 class _Watched(asyncio.StreamReaderProtocol):
     """A stream that tells at once when the peer has closed, also while nobody reads."""
 
-    def __init__(self, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-                 on_gone: Callable[[asyncio.BaseTransport], None]) -> None:
+    def __init__(
+        self,
+        serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+        on_gone: Callable[[asyncio.BaseTransport], None],
+    ) -> None:
         super().__init__(asyncio.StreamReader(limit=LARGEST_HEAD), serve)
         self._on_gone = on_gone
 

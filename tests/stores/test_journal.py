@@ -519,9 +519,7 @@ def test_r_fault_41_after_a_failed_sync_everything_is_written_again(journal: Fil
     settle(journal, open_ones)
 
 
-def test_nothing_is_deleted_while_it_waits_even_if_it_was_written_twice(
-    root: Path, few_recent: int
-) -> None:
+def test_nothing_is_deleted_while_it_waits_even_if_it_was_written_twice(root: Path, few_recent: int) -> None:
     """After a failed sync records stand in two segments, and a count of them says too much."""
     with FileJournal(root, worker="one", segment_bytes=SMALL) as journal:
         records = passed(journal, 20)

@@ -206,7 +206,7 @@ async def test_r_fault_30_a_server_that_is_absent_at_the_start_may_come_later(ow
 
 
 async def test_r_fault_31_a_frozen_server_delays_callers_once_and_nothing_counts_twice(
-    own_mongod: Mongod
+    own_mongod: Mongod,
 ) -> None:
     chance = random.Random(31)
     made = [record(chance, NOON + timedelta(seconds=n)) for n in range(300)]

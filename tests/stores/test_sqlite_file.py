@@ -251,8 +251,6 @@ async def test_an_endless_query_is_cut_off(store: SqliteStore) -> None:
     assert store.is_healthy()
 
 
-
-
 async def test_a_busy_event_loop_does_not_starve_the_thread(store: SqliteStore) -> None:
     async def spin() -> None:
         while True:

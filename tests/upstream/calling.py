@@ -21,8 +21,9 @@ SWEEP_SECONDS = 0.005
 MIB = 1 << 20
 
 
-def question(*, stream: bool = False, body: bytes | None = None, path: str = "/chat/completions",
-             **more: Any) -> UpstreamRequest:
+def question(
+    *, stream: bool = False, body: bytes | None = None, path: str = "/chat/completions", **more: Any
+) -> UpstreamRequest:
     said = json.dumps(chat("m", stream=stream, **more)).encode() if body is None else body
     return UpstreamRequest("POST", path, b"application/json", said, "call-1")
 
@@ -61,12 +62,14 @@ class Calls:
     def target(self, model: str = "ok", **more: Any) -> Target:
         return Target(url=self.upstream.base_url(model), model=model, **more)
 
-    async def send(self, model: str, asked: UpstreamRequest | None = None,
-                   deadlines: Deadlines = PATIENT) -> Connection:
+    async def send(
+        self, model: str, asked: UpstreamRequest | None = None, deadlines: Deadlines = PATIENT
+    ) -> Connection:
         return await self.client.send(self.target(model), asked or question(), deadlines)
 
-    async def whole(self, model: str, asked: UpstreamRequest | None = None,
-                    deadlines: Deadlines = PATIENT) -> bytes:
+    async def whole(
+        self, model: str, asked: UpstreamRequest | None = None, deadlines: Deadlines = PATIENT
+    ) -> bytes:
         """The body of the answer, read and given back."""
         reply = await self.send(model, asked, deadlines)
         try:
