@@ -15,6 +15,7 @@ from llmgateway import __version__
 from llmgateway.admin import routes as admin
 from llmgateway.admin.gate import Gate
 from llmgateway.admin.operations import Desk
+from llmgateway.app.federated import prepare
 from llmgateway.app.in_force import InForce
 from llmgateway.app.portal import portal_of
 from llmgateway.app.services import Services, open_services, samples_of, troubles
@@ -51,6 +52,7 @@ class Llmgateway(Starlette):
         super().__init__(exception_handlers=HANDLERS, lifespan=lambda _: self._live())
         self.router.redirect_slashes = False
         self._in_force = InForce(settings)
+        self._prepared = prepare(settings)
         self._drain_pause = drain_pause
         self._clock = SystemClock()
         self._unready: str | None = "starting"
@@ -158,7 +160,7 @@ class Llmgateway(Starlette):
             config=lambda: self._in_force.settings.masked(),
             standings=lambda scopes: standings_now(services, scopes),
         )
-        portal = portal_of(self._in_force, services, self._clock)
+        portal = portal_of(self._in_force, services, self._clock, self._prepared)
         document = openapi(admin.ROUTES, version=__version__, public_url=settings.public_url)
         self.router.routes[:] = [
             *machines.routes(),
@@ -207,14 +209,15 @@ def load_app() -> Llmgateway:
     """The application of this process's environment; whoever starts it is told what is wrong with that."""
     try:
         settings = with_secrets(Settings.load(of_this_process()))
+        configure(settings.log_level, settings.log_format)
+        return create_app(settings)
     except BadSettings as bad:
         for complaint in bad.complaints:
             sys.stderr.write(f"llmgateway: {complaint}\n")
         raise SystemExit(2) from None
-    configure(settings.log_level, settings.log_format)
-    return create_app(settings)
 
 
 def create_app(settings: Settings, *, drain_pause: float | None = None) -> Llmgateway:
-    """`drain_pause` goes before the file's. Nothing is opened before the lifespan begins."""
+    """`drain_pause` goes before the file's. Nothing is opened before the lifespan begins. Raises
+    `BadSettings`."""
     return Llmgateway(settings, drain_pause=drain_pause)

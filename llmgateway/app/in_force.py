@@ -11,7 +11,7 @@ from llmgateway.settings import BadSettings, ConfigWatch, Settings, of_this_proc
 log = logging.getLogger(__name__)
 
 ECHO = Model(id="echo", targets=(Target(provider="echo", url="", model="echo"),), source="built-in")
-NEEDS_RESTART = ("stores", "max_body")  # of the file
+NEEDS_RESTART = ("stores", "max_body", "saml")  # of the file
 
 
 def book_of(settings: Settings) -> LimitBook:

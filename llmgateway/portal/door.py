@@ -21,12 +21,25 @@ from llmgateway.portal.origin import Origins
 from llmgateway.portal.page import Pages
 from llmgateway.portal.paths import path_to
 from llmgateway.portal.sessions import CSRF_HEADER, is_token
-from llmgateway.portal.visit import Answer, Desk, Download, Look, Page, Redirect, Show, Theme, Visit
+from llmgateway.portal.visit import (
+    Answer,
+    Desk,
+    Download,
+    Elsewhere,
+    Look,
+    Page,
+    Redirect,
+    Show,
+    Theme,
+    Visit,
+)
 from llmgateway.portal.words import Words, language_of, later
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 31_536_000
+WAY_SECONDS = 900  # for signing in somewhere else
+MOST_FROM_ELSEWHERE = 768 * 1024  # bytes of a form
 SIGN_IN, HOME = "sign-in", "overview"
 NOT_OURS = later("This did not come from a page of this portal. Please go back, reload it and try again.")
 FAILED = later("The gateway failed; the operators can find out why by the request id.")
@@ -34,7 +47,9 @@ ELSEWHERE = later("This gateway is known by another address: %(url)s")
 
 
 class Place(Struct, frozen=True, kw_only=True):
-    """An address and what is done there. `is_destination`: a visitor may be sent there by its name."""
+    """An address and what is done there. `is_destination`: a visitor may be sent there by its name.
+    `is_from_elsewhere`: forms of other sites come here; no session counts, what is brought must prove
+    itself."""
 
     name: str
     path: str
@@ -42,6 +57,7 @@ class Place(Struct, frozen=True, kw_only=True):
     post: Show | None = None
     needs: Literal["nobody", "user", "admin"] = "user"
     is_destination: bool = False
+    is_from_elsewhere: bool = False
 
 
 class House(Struct, frozen=True, kw_only=True):
@@ -58,6 +74,14 @@ class House(Struct, frozen=True, kw_only=True):
     @property
     def look_cookie(self) -> str:
         return "__Host-lgw-look" if self.origins.is_secure else "lgw-look"
+
+    @property
+    def way_cookie(self) -> str:
+        return way_cookie(is_secure=self.origins.is_secure)
+
+
+def way_cookie(*, is_secure: bool) -> str:
+    return "__Host-lgw-way" if is_secure else "lgw-way"
 
 
 class Door:
@@ -101,6 +125,8 @@ class Door:
         if not house.origins.is_at_home(request):
             text = visit.words.gettext(ELSEWHERE) % {"url": house.origins.public_url}
             raise NotAllowed(text, code="misdirected")
+        if self._place is not None and self._place.is_from_elsewhere:
+            return visit
         if request.method == "POST" and not house.origins.is_from_our_page(request):
             raise NotAllowed(NOT_OURS)
         found = await house.desk.sessions.of(request)
@@ -109,6 +135,9 @@ class Door:
         return msgspec.structs.replace(visit, session=found[0], user=found[1])
 
     async def _with_form(self, visit: Visit) -> Visit:
+        if self._place is not None and self._place.is_from_elsewhere:
+            form = await read_form(visit.request, most=MOST_FROM_ELSEWHERE)
+            return msgspec.structs.replace(visit, form=form)
         header = visit.request.headers.get(CSRF_HEADER)
         form = visit.form if header is not None else await read_form(visit.request)
         token = form.raw("token") if header is None else header
@@ -139,6 +168,8 @@ class Door:
             return pages.response(self._house.desk, visit, answer, self._place.name if self._place else None)
         if isinstance(answer, Redirect):
             return await self._redirected(visit, answer)
+        if isinstance(answer, Elsewhere):
+            return self._sent_away(answer)
         if isinstance(answer, Download):
             name = {"content-disposition": f'attachment; filename="{answer.name}"'}
             return Response(answer.body, media_type=answer.media_type, headers=pages.headers | name)
@@ -154,7 +185,10 @@ class Door:
         response = Response(status_code=303, headers={**self._house.pages.headers, "location": path})
         sessions = self._house.desk.sessions
         if redirect.begins_for is not None:
-            await sessions.begin(visit.request, response, redirect.begins_for, "local", address=visit.address)
+            await sessions.begin(
+                visit.request, response, redirect.begins_for, redirect.how,
+                address=visit.address, details=redirect.details,
+            )  # fmt: skip
         if redirect.ends:
             await sessions.end(visit.request, response)
         if redirect.look is not None:
@@ -162,6 +196,15 @@ class Door:
                 self._house.look_cookie, f"{redirect.look.language}.{redirect.look.theme}",
                 max_age=LOOK_SECONDS, path="/", secure=self._house.origins.is_secure, httponly=True,
                 samesite="lax",
+            )  # fmt: skip
+        return response
+
+    def _sent_away(self, answer: Elsewhere) -> Response:
+        response = Response(status_code=303, headers={**self._house.pages.headers, "location": answer.url})
+        if answer.remembers is not None:
+            response.set_cookie(
+                self._house.way_cookie, answer.remembers, max_age=WAY_SECONDS, path="/",
+                secure=self._house.origins.is_secure, httponly=True, samesite="lax",
             )  # fmt: skip
         return response
 

@@ -43,7 +43,7 @@ class Form:
         return int(written)
 
 
-async def read_form(request: Request) -> Form:
+async def read_form(request: Request, *, most: int = MOST_BYTES) -> Form:
     """Raises `UnsupportedMedia`, `TooLarge`, `InvalidRequest`."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != KIND:
         raise UnsupportedMedia(later("This address takes forms only."))
@@ -51,7 +51,7 @@ async def read_form(request: Request) -> Form:
     try:
         async for piece in request.stream():
             body += piece
-            if len(body) > MOST_BYTES:
+            if len(body) > most:
                 raise TooLarge(later("That is more than this form takes."))
     except ClientDisconnect:
         raise ClientGone("The browser closed the connection.") from None

@@ -30,6 +30,7 @@ HEADERS: Mapping[str, str] = {
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
     "vary": "Cookie, Accept-Language",
 }
+HTML = "text/html; charset=utf-8"
 HTTPS_ONLY = {"strict-transport-security": "max-age=31536000"}
 
 
@@ -67,8 +68,11 @@ class Pages:
             "said": SAID.get(visit.request.query_params.get("said", "")),
         }  # fmt: skip
         template = self._environments[visit.words.code].get_template(page.template)
-        html = template.render(values)
-        return Response(html, page.status, media_type="text/html; charset=utf-8", headers=self.headers)
+        headers = self.headers
+        if desk.federation is not None and (origins := desk.federation.origins()):
+            policy = " ".join((POLICY, *origins))  # its last word is where forms may lead: over a sign-out
+            headers = {**headers, "content-security-policy": policy}
+        return Response(template.render(values), page.status, media_type=HTML, headers=headers)
 
     def _links_for(self, visit: Visit) -> list[Link]:
         is_operator = visit.user is not None and "admin" in visit.user.roles

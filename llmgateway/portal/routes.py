@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from llmgateway.portal import account, api, keys, models, overview, playground, sign_in, usage
+from llmgateway.portal import account, api, keys, models, overview, playground, saml_pages, sign_in, usage
 from llmgateway.portal.assets import PREFIX, Assets
 from llmgateway.portal.door import Door, House, Place
 from llmgateway.portal.page import Link
@@ -51,6 +51,13 @@ PLACES: Sequence[Place] = (
     Place(name="sign-up", path=f"{ROOT}/sign-up", get=sign_in.show_sign_up, post=sign_in.sign_up,
           needs="nobody", is_destination=True),
     Place(name="sign-out", path=f"{ROOT}/sign-out", post=sign_in.sign_out, needs="nobody"),
+    Place(name="saml-login", path="/saml/login", get=saml_pages.login, needs="nobody"),
+    Place(name="saml-acs", path="/saml/acs", post=saml_pages.acs, needs="nobody", is_from_elsewhere=True),
+    Place(name="saml-arrive", path="/saml/arrive", get=saml_pages.arrive, needs="nobody"),
+    Place(name="saml-metadata", path="/saml/metadata", get=saml_pages.metadata, needs="nobody"),
+    Place(name="saml-slo", path="/saml/slo", get=saml_pages.slo, needs="nobody"),
+    Place(name="saml-sls", path="/saml/sls", get=saml_pages.sls, post=saml_pages.sls, needs="nobody",
+          is_from_elsewhere=True),
     Place(name="look", path=f"{ROOT}/look", post=sign_in.set_look, needs="nobody"),
 )  # fmt: skip
 
@@ -73,7 +80,7 @@ def routes(house: House, assets: Assets) -> list[BaseRoute]:
         Route("/request-viewer", _to_the_api),
         Route(f"{PREFIX}{{name}}", assets.serve),
         *(Route(place.path, Door(house, place)) for place in house.places.values()),
-        *(Route(path, nowhere) for path in (f"{ROOT}/{{rest:path}}",)),
+        *(Route(path, nowhere) for path in (f"{ROOT}/{{rest:path}}", "/saml/{rest:path}")),
     ]
 
 

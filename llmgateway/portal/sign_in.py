@@ -44,6 +44,9 @@ async def sign_in(desk: Desk, visit: Visit) -> Answer:
 async def sign_out(desk: Desk, visit: Visit) -> Answer:
     if visit.user is not None:
         await desk.playground.end(visit.actor, visit.user.id)
+    word = None if desk.federation is None else await desk.federation.leave(visit)
+    if word is not None:
+        return Redirect("saml-slo", {"word": word}, ends=True)
     return Redirect("sign-in", said="signed-out", ends=True)
 
 

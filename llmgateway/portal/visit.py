@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 from starlette.requests import Request
@@ -18,7 +18,7 @@ from llmgateway.domain.limits import Standing
 from llmgateway.domain.people import User
 from llmgateway.domain.ports import Clock, Shelf
 from llmgateway.portal.form import Form
-from llmgateway.portal.sessions import Session, Sessions
+from llmgateway.portal.sessions import How, Session, Sessions
 from llmgateway.portal.words import Words, later
 
 Theme = Literal["auto", "light", "dark"]
@@ -49,6 +49,42 @@ class Facts(Struct, frozen=True, kw_only=True):
     sign_in_name: str = ""
 
 
+class Choice(Struct, frozen=True):
+    """An identity provider to choose."""
+
+    id: str
+    name: str
+
+
+class Federation(Protocol):
+    """Signing in and out with an organisation's identity; every answer is to one request of a browser."""
+
+    def choices(self) -> Sequence[Choice]: ...
+
+    def metadata(self) -> bytes: ...
+
+    def origins(self) -> Sequence[str]:
+        """The sites that a sign-out leads over."""
+
+    async def ask(self, visit: "Visit", id: str) -> "Answer":
+        """To the provider of this id, to sign in."""
+
+    async def receive(self, visit: "Visit") -> "Answer":
+        """What a provider says of somebody, brought by the browser from the provider's site."""
+
+    async def arrive(self, visit: "Visit") -> "Answer":
+        """The same browser, on a way of our own: the sign-in ends here."""
+
+    async def leave(self, visit: "Visit") -> str | None:
+        """Before a session ends: a word for `go`, None where there is nobody to tell."""
+
+    async def go(self, visit: "Visit") -> "Answer":
+        """To the provider, to sign out there, too."""
+
+    async def hear(self, visit: "Visit") -> "Answer":
+        """A provider's answer to that, or its own request to end sessions."""
+
+
 class Desk(Struct, frozen=True, kw_only=True):
     """What pages work with. `visible`: the models that somebody may call; `standings`: how a user's limits
     stand; `replicas`: the health of upstreams."""
@@ -63,6 +99,7 @@ class Desk(Struct, frozen=True, kw_only=True):
     standings: Callable[[User], Awaitable[Sequence[Standing]]]
     replicas: Seen
     facts: Callable[[], Facts]
+    federation: Federation | None = None
 
     def visible_to(self, user: User) -> Sequence[Model]:
         """By the same rule as calls: what a key of theirs without restrictions may use."""
@@ -124,8 +161,18 @@ class Redirect(Struct, frozen=True):
     said: str | None = None
     wish: str = ""
     begins_for: str | None = None
+    how: How = "local"
+    details: Mapping[str, str] = NOTHING
     ends: bool = False
     look: Look | None = None
+
+
+class Elsewhere(Struct, frozen=True):
+    """To another site, in the middle of a way that leads back; what the browser `remembers` proves that it
+    is the same one then."""
+
+    url: str
+    remembers: str | None = None
 
 
 class Download(Struct, frozen=True):
@@ -142,5 +189,5 @@ class Data(Struct, frozen=True):
     value: object
 
 
-Answer = Page | Redirect | Download | Data
+Answer = Page | Redirect | Elsewhere | Download | Data
 Show = Callable[[Desk, Visit], Awaitable[Answer]]
