@@ -101,7 +101,7 @@ class Keys:
         async with self._audit.change(actor, "keys.create", key_id) as entry:
             key = await self._checked(key_id, token, new)
             owner = await self._people.ensure(actor, key.user)
-            if owner.state == "suspended":
+            if not owner.is_active:
                 raise Conflict(f"The user '{owner.id}' is suspended.", param="user")
             project = key.project or owner.project
             key = msgspec.structs.replace(key, project=project, purpose=purpose)

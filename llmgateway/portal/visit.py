@@ -13,7 +13,7 @@ from llmgateway.control.playground import Playground
 from llmgateway.control.replicas import Seen
 from llmgateway.control.services import Control
 from llmgateway.domain.catalog import Model
-from llmgateway.domain.keys import Principal
+from llmgateway.domain.keys import Principal, models_of
 from llmgateway.domain.limits import Standing
 from llmgateway.domain.people import User
 from llmgateway.domain.ports import Clock, Shelf
@@ -66,7 +66,8 @@ class Desk(Struct, frozen=True, kw_only=True):
 
     def visible_to(self, user: User) -> Sequence[Model]:
         """By the same rule as calls: what a key of theirs without restrictions may use."""
-        return self.visible(Principal(key_id="", user=user.id, project=user.project, models=None))
+        models = models_of(None, user.models)
+        return self.visible(Principal(key_id="", user=user.id, project=user.project, models=models))
 
 
 class Look(Struct, frozen=True):

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct, structs
 
+from llmgateway.domain.book import EVEN, Weights
 from llmgateway.domain.catalog import Deadlines, Model
 from llmgateway.domain.entries import (
     Defaults,
@@ -20,6 +21,7 @@ from llmgateway.domain.entries import (
 )
 from llmgateway.domain.fields import BROKEN, Fields, attempt, fields_of
 from llmgateway.domain.limits import Limits
+from llmgateway.domain.policy import Policy
 from llmgateway.domain.scalars import (
     Reader,
     Wrong,
@@ -35,6 +37,7 @@ from llmgateway.domain.upkeep import Retention
 from llmgateway.settings.bad_settings import BadSettings
 from llmgateway.settings.filling import Source, filled
 from llmgateway.settings.keeping import WARNING, days, read_retention, retention_entry
+from llmgateway.settings.policy_section import policy_entry, read_policy, read_shares, shares_entry
 from llmgateway.settings.yaml_tree import tree_of
 
 LARGEST = 4 * 1024 * 1024
@@ -77,7 +80,9 @@ class GatewayFile(Struct, frozen=True, kw_only=True):
     max_body: int = 10 * 1024 * 1024
     models: tuple[Model, ...] = ()
     limits: ScopedLimits = ScopedLimits()
+    fair_share: Weights = EVEN
     sign_in: SignIn = SignIn()
+    policy: Policy = Policy()
     retention: Retention = Retention()
     key_expiry_warning: int = WARNING
 
@@ -105,6 +110,8 @@ def file_entry(file: GatewayFile) -> dict[str, Any]:
         "deadlines": structs.asdict(file.deadlines),
         "stores": structs.asdict(file.stores),
         "sign_in": structs.asdict(file.sign_in),
+        "policy": policy_entry(file.policy),
+        "fair_share": shares_entry(file.fair_share),
         "retention": retention_entry(file.retention),
         "key_expiry_warning": f"{file.key_expiry_warning}d",
         "models": [entry_of(model) for model in file.models],
@@ -141,7 +148,9 @@ def _read(fields: Fields, complaints: list[str]) -> GatewayFile:
         max_body=fields.take("max_body", size(1024, 2**30), 10 * 1024 * 1024),
         models=_models(fields, Defaults(currency=currency, deadlines=deadlines), complaints),
         limits=_limits(fields.section("limits"), complaints),
+        fair_share=read_shares(fields.section("fair_share"), complaints),
         sign_in=_sign_in(fields.section("sign_in")),
+        policy=read_policy(fields.section("policy"), complaints),
         retention=read_retention(fields.section("retention")),
         key_expiry_warning=fields.take("key_expiry_warning", days, WARNING),
     )
