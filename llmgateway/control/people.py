@@ -13,19 +13,17 @@ from msgspec import UNSET, Struct, UnsetType
 
 from llmgateway.control.audit import Actor
 from llmgateway.control.changes import announce_user, document_of, given, need, revise
-from llmgateway.control.checks import email_in, limits_in, name_in, optional_name, user_id_in
+from llmgateway.control.checks import email_in, limits_in, optional_name, user_id_in
 from llmgateway.control.granted import GRANTED, UNGRANTED, granted_fields
 from llmgateway.control.ground import Ground
+from llmgateway.control.models import Models
 from llmgateway.control.moments import now_of
 from llmgateway.control.plain import plain
 from llmgateway.domain.errors import Conflict, InvalidRequest, shown
 from llmgateway.domain.limits import Limits
 from llmgateway.domain.people import Role, User, UserState
-from llmgateway.domain.policy import Lapse
+from llmgateway.domain.policy import EVERY_MODEL, Lapse
 from llmgateway.domain.ports import Document
-
-
-MODEL_LENGTH = 200
 
 
 class NewUser(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,7 +38,8 @@ class NewUser(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class UserChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What may be changed; null takes a value away. Without `provider` a user may come by another one."""
+    """What may be changed; null takes a value away. `["*"]` is every model. Without a `provider` a user
+    is the operators' alone, until the next sign-in, which may be with another one."""
 
     name: str | UnsetType | None = UNSET
     email: str | UnsetType | None = UNSET
@@ -86,6 +85,7 @@ class People:
         self._state = ground.state
         self._audit = ground.audit
         self._clock = ground.clock
+        self._models = Models(ground)
 
     async def create(self, actor: Actor, new: NewUser) -> User:
         user = self._checked(new)
@@ -123,6 +123,8 @@ class People:
     async def change(self, actor: Actor, user_id: str, changes: UserChanges) -> User:
         async with self._audit.change(actor, "users.change", user_id) as entry:
             fields = _checked_changes(changes)
+            if fields.get("models") not in (None, [EVERY_MODEL]):
+                fields["models"] = list(await self._models.ids_of(fields["models"]))
             document, has_changed = await revise(
                 self._store, "users", entry, lambda before: _taken_over(before, fields), fields
             )
@@ -148,8 +150,6 @@ def _checked_changes(changes: UserChanges) -> dict[str, Any]:
         fields["email"] = email_in(fields["email"])
     if fields.get("roles") is not None:
         fields["roles"] = _roles_in(fields["roles"])
-    if fields.get("models") is not None:
-        fields["models"] = [name_in(model, "models", MODEL_LENGTH) for model in dict.fromkeys(fields["models"])]
     if fields.get("limits") is not None:
         fields["limits"] = msgspec.to_builtins(limits_in(fields["limits"]))
     return fields
@@ -159,6 +159,10 @@ def _taken_over(before: Document, fields: Document) -> Document:
     """What null means depends on who the user is."""
     own = {name: value for name, value in fields.items() if name not in GRANTED or value is not None}
     given_back = [name for name in GRANTED if name in fields and fields[name] is None]
+    if "provider" in own:
+        own["lapsed"] = None  # the policy concerns this one no more, until the next sign-in
+    if own.get("models") == [EVERY_MODEL]:
+        own["models"] = None
     if before.get("provider") is None:
         return own | {name: UNGRANTED[name] for name in given_back}
     granted = granted_fields(msgspec.convert(before, User).grants)
