@@ -118,7 +118,7 @@ async def test_every_sign_in_grants_and_withdraws(door: Door) -> None:
     principal = await door.desk.call(key.token.reveal())
     assert (principal.roles, principal.user_limits) == (("user",), Limits(tokens_per_day=100))
     last = (await door.lines("users.sign_in"))[-1]
-    gone = {"roles": ["user", "admin"], "project": None, "limits": {}, "models": None}
+    gone: dict[str, object] = {"roles": ["user", "admin"], "project": None, "limits": {}, "models": None}
     assert last["details"]["before"] == gone
 
 
