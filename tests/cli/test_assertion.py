@@ -57,7 +57,8 @@ def test_attributes_as_json(tmp_path: Path) -> None:
 def test_a_saml_response_as_it_is_and_as_browsers_send_it(tmp_path: Path) -> None:
     whole = response(ASSERTION)
     encoded = base64.b64encode(whole.encode()).decode()
-    for content in (whole, ASSERTION, encoded, encoded[:99] + "\n" + encoded[99:], f"SAMLResponse={quote(encoded, safe='')}"):
+    lines = encoded[:99] + "\n" + encoded[99:]
+    for content in (whole, ASSERTION, encoded, lines, f"SAMLResponse={quote(encoded, safe='')}"):
         assert read(tmp_path, content) == WHOLE
     assert told(WHOLE.attributes) == f"id, {OID}"
 
