@@ -96,7 +96,7 @@ def facts_of(in_force: InForce) -> Facts:
     settings = in_force.settings
     return Facts(
         public_url=settings.public_url.rstrip("/"), currency=settings.currency, time_zone=settings.time_zone,
-        version=__version__,
+        version=__version__, key_rules=settings.file.policy.keys,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from llmgateway.domain.catalog import Model
 from llmgateway.domain.keys import Principal, models_of
 from llmgateway.domain.limits import Standing
 from llmgateway.domain.people import User
+from llmgateway.domain.policy import KeyRules
 from llmgateway.domain.ports import Clock, Shelf
 from llmgateway.portal.form import Form
 from llmgateway.portal.sessions import Session, Sessions
@@ -39,7 +40,7 @@ SAID: Mapping[str, str] = {
 
 class Facts(Struct, frozen=True, kw_only=True):
     """What pages say of the gateway. `sign_in_url` is the identity provider's door, None where there is
-    none; `sign_in_name` is what its button says."""
+    none; `sign_in_name` is what its button says. `key_rules` hold for who comes through that door."""
 
     public_url: str
     currency: str
@@ -47,6 +48,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     version: str
     sign_in_url: str | None = None
     sign_in_name: str = ""
+    key_rules: KeyRules = KeyRules()
 
 
 class Desk(Struct, frozen=True, kw_only=True):
