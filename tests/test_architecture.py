@@ -22,6 +22,7 @@ UNMIRRORED = {
     "domain/endpoints.py": "a table, compared with the routes in tests/edge/test_openapi.py",
     "domain/identity.py": "values only",
     "domain/people.py": "values only",
+    "domain/policy.py": "values, tested with what is decided in tests/control/test_policy.py",
     "domain/admission.py": "protocols only",
     "domain/ports.py": "protocols only",
     "domain/upkeep.py": "protocols only",

@@ -181,8 +181,8 @@ async def delete_model(desk: Desk, call: Call, asked: Nothing) -> object:
 
 
 class LimitsView(Struct, frozen=True, kw_only=True):
-    """What is set for a subject, and what holds for it. `source` is `settings` or `admin`, null where nothing
-    is set."""
+    """What is set for a subject, and what holds for it. `source` is `settings`, `admin` or, of who signs in
+    with an identity provider, `policy`; null where nothing is set."""
 
     scope: str
     id: str

@@ -17,8 +17,9 @@ NEEDS_RESTART = ("stores", "max_body", "saml")  # of the file
 def book_of(settings: Settings) -> LimitBook:
     limits = settings.limits
     return LimitBook(
-        default=limits.default, users=limits.users, projects=limits.projects, models=limits.models
-    )
+        default=limits.default, users=limits.users, projects=limits.projects, models=limits.models,
+        weights=settings.file.fair_share,
+    )  # fmt: skip
 
 
 class InForce:
@@ -36,6 +37,7 @@ class InForce:
             base_models=(*settings.models, *built_in),
             defaults=Defaults(currency=settings.currency, deadlines=settings.deadlines, source="admin"),
             limits=book_of(settings),
+            policy=settings.file.policy,
             time_zone=settings.time_zone,
         )
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 from msgspec import Struct
 
 from llmgateway.app.memory import Memory
+from llmgateway.control.absence import Absence
 from llmgateway.control.audit import Actor
 from llmgateway.control.expiry import warn_of_expiry
 from llmgateway.control.services import Control
@@ -25,6 +26,7 @@ from llmgateway.stores.warmth import RedisWarmth
 
 ACTOR = Actor("llmgateway", "jobs")
 ROLL_UP, WARM, RETENTION, EXPIRY, RECONCILE = "roll_up", "key_cache", "retention", "key_expiry", "reconcile"
+ABSENCE = "absence"
 ROLL_UP_PERIOD, LOOK_PERIOD = (20, 40), (1200, 1800)  # seconds; a look is whether a daily job is due
 COLD_PERIOD = 2.0  # seconds between two looks whether Redis has come back empty
 OLD_SECONDS = 60.0  # from when on records that wait are told of
@@ -95,11 +97,16 @@ def _jobs(
         days = settings().file.key_expiry_warning
         return {"keys": await warn_of_expiry(memory.store, control.audit, clock, days) if days else 0}
 
+    async def absence() -> dict[str, int]:
+        people = Absence(memory.store, memory.state, control.audit, clock)
+        return await people.look(settings().file.policy.keys)
+
     yield Job(name=ROLL_UP, work=roll_up, seconds=ROLL_UP_PERIOD, is_quiet=True)
     if keys is not None:
         yield Job(name=WARM, work=keys.fill, seconds=WARM_PERIOD, is_quiet=True)
     yield Job(name=RETENTION, work=retention, seconds=LOOK_PERIOD, is_daily=True)
     yield Job(name=EXPIRY, work=expiry, seconds=LOOK_PERIOD, is_daily=True)
+    yield Job(name=ABSENCE, work=absence, seconds=LOOK_PERIOD)
     yield Job(name=RECONCILE, work=reconciliation.work, seconds=LOOK_PERIOD, is_daily=True)
 
 

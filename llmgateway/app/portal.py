@@ -111,6 +111,7 @@ def facts_of(in_force: InForce) -> Facts:
         public_url=settings.public_url.rstrip("/"), currency=settings.currency, time_zone=settings.time_zone,
         version=__version__, sign_in_url=SIGN_IN if settings.file.saml else None,
         sign_in_name=name_of(settings.file.saml),
+        version=__version__, key_rules=settings.file.policy.keys,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmgateway import __version__
-from llmgateway.cli import check, keys, ledger, limits, people, reports
+from llmgateway.cli import check, keys, ledger, limits, people, policy, reports
 from llmgateway.cli.options import Arguments, Run, output_options, settings_options
 from llmgateway.cli.printing import complain, say, say_json
 from llmgateway.cli.serve import serve
@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     models = commands.group("models", "models")
     models.add("list", "all models, with where each comes from", _async(people.models))
     _add_limits(commands.group("limits", "limits of users, projects, keys, models, and of everybody"))
+    _add_policy(commands.group("policy", "who may do what by the word of an identity provider"))
     _add_usage(commands.add("usage", "sums of the ledger", _async(reports.usage)))
     _add_ledger(commands.group("ledger", "the ledger and its journal"))
     audit = commands.group("audit", "the log of changes")
@@ -123,6 +124,17 @@ def _add_limits(group: Commands) -> None:
     for one in (show, clear):
         one.add_argument("id", nargs="?", help="of the user, project, key or model")
     put.add_argument("words", nargs="+", metavar="[id] name=number", help="such as alice tokens_per_day=5000")
+
+
+def _add_policy(group: Commands) -> None:
+    explain = group.add(
+        "explain", "which rule gives what; 1 where nobody would be let in", _async(policy.explain)
+    )
+    whom = explain.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--assertion", metavar="FILE",
+                      help="attributes as JSON, or a SAML response; nothing of it is verified")  # fmt: skip
+    whom.add_argument("--key", metavar="ID", help="a key: its state, rights and limits, and their sources")
+    explain.add_argument("--issuer", metavar="ENTITY_ID", help="the identity provider that says so")
 
 
 def _add_usage(usage: Any) -> None:

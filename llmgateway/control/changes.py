@@ -74,6 +74,12 @@ async def each(store: Documents, kind: Kind, where: Mapping[str, str | None]) ->
         after = page.next
 
 
+async def announce_user(store: Documents, state: State, user_id: str) -> None:
+    """With all of the user's keys: caches hold the owner with the key."""
+    changed = [Change("keys", key["id"]) async for key in each(store, "keys", {"user": user_id})]
+    await announce(state, [Change("users", user_id), *changed])
+
+
 async def announce(state: State, changes: Iterable[Change]) -> None:
     """The change is made: where it cannot be announced, what processes remember of it runs out by itself."""
     for change in changes:

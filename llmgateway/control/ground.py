@@ -8,9 +8,11 @@ from llmgateway.control.audit import Audit
 from llmgateway.domain.book import LimitBook
 from llmgateway.domain.catalog import Model
 from llmgateway.domain.entries import Defaults
+from llmgateway.domain.policy import Policy
 from llmgateway.domain.ports import Clock, State, Store
 
 WITHOUT_LIMITS = LimitBook()
+WITHOUT_RULES = Policy()
 
 
 class Configuration(Struct, frozen=True, kw_only=True):
@@ -20,6 +22,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     base_models: tuple[Model, ...] = ()
     defaults: Defaults = Defaults(source="admin")
     limits: LimitBook = WITHOUT_LIMITS
+    policy: Policy = WITHOUT_RULES
     time_zone: str = "UTC"
 
 

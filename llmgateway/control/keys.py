@@ -15,8 +15,7 @@ from llmgateway.control.models import Models
 from llmgateway.control.moments import in_future, now_of
 from llmgateway.control.people import People
 from llmgateway.control.plain import plain
-from llmgateway.domain.catalog import Catalog
-from llmgateway.domain.errors import Conflict, InvalidRequest, NoSuchModel, StoreUnavailable
+from llmgateway.domain.errors import Conflict, InvalidRequest, StoreUnavailable
 from llmgateway.domain.keys import PREFIX, Key, Purpose, State as KeyState, digest_of, mint, mint_for
 from llmgateway.domain.limits import Limits
 from llmgateway.domain.ports import Change, Document, RecordQuery
@@ -24,7 +23,6 @@ from llmgateway.domain.secret import Secret
 
 OVERLAP = timedelta(hours=24)
 LONGEST_OVERLAP = timedelta(days=30)
-MOST_MODELS = 1000
 LOOK_BACK = (timedelta(hours=1), timedelta(days=1), timedelta(days=30))
 
 
@@ -101,7 +99,7 @@ class Keys:
         async with self._audit.change(actor, "keys.create", key_id) as entry:
             key = await self._checked(key_id, token, new)
             owner = await self._people.ensure(actor, key.user)
-            if owner.state == "suspended":
+            if not owner.is_active:
                 raise Conflict(f"The user '{owner.id}' is suspended.", param="user")
             project = key.project or owner.project
             key = msgspec.structs.replace(key, project=project, purpose=purpose)
@@ -188,8 +186,8 @@ class Keys:
         return Key(
             id=key_id, digest=digest_of(token.encode(), self._pepper).hex(), hint=token[-4:], created_at=now,
             user=user_id_in(new.user, "user"), name=name_in(new.name, "name"),
-            project=optional_name(new.project, "project"), models=await self._models_in(new.models),
-            limits=limits_in(new.limits),
+            project=optional_name(new.project, "project"), limits=limits_in(new.limits),
+            models=None if new.models is None else await self._models.ids_of(new.models),
             expires_at=None if new.expires_at is None else in_future(new.expires_at, now, "expires_at"),
         )  # fmt: skip
 
@@ -199,31 +197,12 @@ class Keys:
         if "name" in fields:
             fields["name"] = name_in(fields["name"], "name")
         if fields.get("models") is not None:
-            fields["models"] = list(await self._models_in(fields["models"]) or ())
+            fields["models"] = list(await self._models.ids_of(fields["models"]))
         if fields.get("expires_at") is not None:
             fields["expires_at"] = in_future(fields["expires_at"], now_of(self._clock), "expires_at")
         if "limits" in fields:
             fields["limits"] = msgspec.to_builtins(limits_in(fields["limits"]))
         return fields
-
-    async def _models_in(self, names: Sequence[str] | None) -> tuple[str, ...] | None:
-        """Ids; an alias is taken for its model's."""
-        if names is None:
-            return None
-        if not 0 < len(names) <= MOST_MODELS:
-            message = f"models must name 1 to {MOST_MODELS} models; leave it out to allow all."
-            raise InvalidRequest(message, param="models")
-        catalog = await self._models.catalog()
-        found = dict.fromkeys(_model_id(catalog, name) for name in names)
-        return tuple(found)
-
-
-def _model_id(catalog: Catalog, name: str) -> str:
-    model = catalog.find(name)
-    if model is None:
-        unknown = NoSuchModel(name)
-        raise InvalidRequest(unknown.message, param="models", code=unknown.code)
-    return model.id
 
 
 def _key(document: Document) -> Key:

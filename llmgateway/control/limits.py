@@ -22,7 +22,7 @@ from llmgateway.domain.book import NO_LIMITS, LimitBook
 from llmgateway.domain.errors import Conflict, InvalidRequest, NotFound, shown
 from llmgateway.domain.keys import Key
 from llmgateway.domain.limits import Limits, Scope, ScopeKind
-from llmgateway.domain.ports import Change, Documents
+from llmgateway.domain.ports import Change, Document, Documents
 
 SubjectKind = Literal["user", "project", "key", "model", "default"]
 KINDS: Sequence[SubjectKind] = get_args(SubjectKind)
@@ -47,7 +47,7 @@ class LimitSet(Struct, frozen=True):
     subject: Subject
     limits: Limits
     effective: Limits
-    source: Literal["settings", "admin"] | None
+    source: Literal["settings", "admin", "policy"] | None
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
@@ -110,6 +110,8 @@ class LimitSets:
             document = await self._store.get("users", subject.id)
             own = NO_LIMITS if document is None else msgspec.convert(document["limits"], Limits)
             found = _set(subject, own, base.users.get(subject.id, NO_LIMITS))
+            if found.source == "admin" and document is not None and _is_granted(document):
+                found = structs.replace(found, source="policy")
             return structs.replace(found, effective=book.user_limits(subject.id, own))
         stored = await self._store.get("limits", subject.name)
         put = None if stored is None else msgspec.convert(stored["limits"], Limits)
@@ -187,6 +189,10 @@ class LimitSets:
         names |= {f"user/{id}" for id in base.users} | {f"project/{id}" for id in base.projects}
         names |= {f"model/{id}" for id in base.models}
         return names | ({EVERYBODY} if base.default != NO_LIMITS else set())
+
+
+def _is_granted(user: Document) -> bool:
+    return user.get("provider") is not None and "limits" not in user.get("by_hand", ())
 
 
 def _set(subject: Subject, stored: Limits | None, configured: Limits) -> LimitSet:

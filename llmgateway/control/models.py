@@ -12,11 +12,12 @@ from llmgateway.control.ground import Ground
 from llmgateway.control.moments import now_of, written
 from llmgateway.domain.catalog import Catalog, Model
 from llmgateway.domain.entries import BadEntry, Defaults, entry_of, parse_model
-from llmgateway.domain.errors import Conflict, InvalidRequest, shown
+from llmgateway.domain.errors import Conflict, InvalidRequest, NoSuchModel, shown
 from llmgateway.domain.ports import Change, Document, Documents
 
 log = logging.getLogger(__name__)
 
+MOST_MODELS = 1000
 ModelEntry = dict[str, Any]
 """An entry of the YAML's `models`, as JSON."""
 
@@ -62,6 +63,14 @@ class Models:
             if model.id == model_id:
                 return model
         raise no_such("models", model_id)
+
+    async def ids_of(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Of what somebody is restricted to; an alias is taken for its model's."""
+        if not 0 < len(names) <= MOST_MODELS:
+            message = f"models must name 1 to {MOST_MODELS} models; leave it out to allow all."
+            raise InvalidRequest(message, param="models")
+        catalog = await self.catalog()
+        return tuple(dict.fromkeys(_id_in(catalog, name) for name in names))
 
     async def page(self, *, limit: int, after: str | None = None) -> tuple[Sequence[Model], str | None]:
         """All models by id."""
@@ -142,3 +151,11 @@ def _refuse_taken_names(model: Model, catalog: Catalog) -> None:
 def _model(document: Mapping[str, Any], defaults: Defaults) -> Model:
     model = parse_model(document["entry"], "", defaults)
     return msgspec.structs.replace(model, created=document["created_at"])
+
+
+def _id_in(catalog: Catalog, name: str) -> str:
+    model = catalog.find(name)
+    if model is None:
+        unknown = NoSuchModel(name)
+        raise InvalidRequest(unknown.message, param="models", code=unknown.code)
+    return model.id

@@ -1,4 +1,8 @@
-"""Users: made by hand or with their first key, given roles and limits, suspended."""
+"""Users: made by hand or with their first key, given roles and limits, suspended.
+
+Of who signs in with an identity provider, a field of `GRANTED` that is changed here is the operator's from
+then on, and the policy leaves it alone, until it is set to null: then it is what the policy gave last.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,15 +12,18 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from llmgateway.control.audit import Actor
-from llmgateway.control.changes import announce, document_of, each, given, need, revise
+from llmgateway.control.changes import announce_user, document_of, given, need, revise
 from llmgateway.control.checks import email_in, limits_in, optional_name, user_id_in
+from llmgateway.control.granted import GRANTED, UNGRANTED, granted_fields
 from llmgateway.control.ground import Ground
+from llmgateway.control.models import Models
 from llmgateway.control.moments import now_of
 from llmgateway.control.plain import plain
 from llmgateway.domain.errors import Conflict, InvalidRequest, shown
 from llmgateway.domain.limits import Limits
 from llmgateway.domain.people import Role, User, UserState
-from llmgateway.domain.ports import Change, Document
+from llmgateway.domain.policy import EVERY_MODEL, Lapse
+from llmgateway.domain.ports import Document
 
 
 class NewUser(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,18 +38,22 @@ class NewUser(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class UserChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What may be changed; null takes a value away."""
+    """What may be changed; null takes a value away. `["*"]` is every model. Without a `provider` a user
+    is the operators' alone, until the next sign-in, which may be with another one."""
 
     name: str | UnsetType | None = UNSET
     email: str | UnsetType | None = UNSET
-    roles: list[Role] | UnsetType = UNSET
+    roles: list[Role] | UnsetType | None = UNSET
     project: str | UnsetType | None = UNSET
     limits: Limits | UnsetType | None = UNSET
+    models: list[str] | UnsetType | None = UNSET
     state: UserState | UnsetType = UNSET
+    provider: UnsetType | None = UNSET
 
 
 class UserView(Struct, frozen=True, kw_only=True):
-    """A user as operators see it."""
+    """A user as operators see it. `by_hand`: what the policy of an identity provider's users leaves alone;
+    `lapsed`: why it shut this one out."""
 
     id: str
     created_at: datetime
@@ -51,7 +62,12 @@ class UserView(Struct, frozen=True, kw_only=True):
     roles: tuple[Role, ...]
     project: str | None
     limits: Limits
+    models: tuple[str, ...] | None
     state: UserState
+    provider: str | None
+    signed_in_at: datetime | None
+    lapsed: Lapse | None
+    by_hand: tuple[str, ...]
 
 
 def user_view(user: User) -> dict[str, Any]:
@@ -62,13 +78,14 @@ def user_view(user: User) -> dict[str, Any]:
 
 
 class People:
-    """A change to a user is announced for each of the user's keys: caches hold the owner with the key."""
+    """All users, of every kind."""
 
     def __init__(self, ground: Ground) -> None:
         self._store = ground.store
         self._state = ground.state
         self._audit = ground.audit
         self._clock = ground.clock
+        self._models = Models(ground)
 
     async def create(self, actor: Actor, new: NewUser) -> User:
         user = self._checked(new)
@@ -106,11 +123,13 @@ class People:
     async def change(self, actor: Actor, user_id: str, changes: UserChanges) -> User:
         async with self._audit.change(actor, "users.change", user_id) as entry:
             fields = _checked_changes(changes)
-            document, has_changed = await revise(self._store, "users", entry, lambda _: fields, fields)
+            if fields.get("models") not in (None, [EVERY_MODEL]):
+                fields["models"] = list(await self._models.ids_of(fields["models"]))
+            document, has_changed = await revise(
+                self._store, "users", entry, lambda before: _taken_over(before, fields), fields
+            )
             if has_changed:
-                keys = each(self._store, "keys", {"user": user_id})
-                changed = [Change("keys", key["id"]) async for key in keys]
-                await announce(self._state, [Change("users", user_id), *changed])
+                await announce_user(self._store, self._state, user_id)
         return _user(document)
 
     def _checked(self, new: NewUser) -> User:
@@ -129,11 +148,27 @@ def _checked_changes(changes: UserChanges) -> dict[str, Any]:
             fields[name] = optional_name(fields[name], name)
     if "email" in fields:
         fields["email"] = email_in(fields["email"])
-    if "roles" in fields:
+    if fields.get("roles") is not None:
         fields["roles"] = _roles_in(fields["roles"])
-    if "limits" in fields:
+    if fields.get("limits") is not None:
         fields["limits"] = msgspec.to_builtins(limits_in(fields["limits"]))
     return fields
+
+
+def _taken_over(before: Document, fields: Document) -> Document:
+    """What null means depends on who the user is."""
+    own = {name: value for name, value in fields.items() if name not in GRANTED or value is not None}
+    given_back = [name for name in GRANTED if name in fields and fields[name] is None]
+    if "provider" in own:
+        own["lapsed"] = None  # the policy concerns this one no more, until the next sign-in
+    if own.get("models") == [EVERY_MODEL]:
+        own["models"] = None
+    if before.get("provider") is None:
+        return own | {name: UNGRANTED[name] for name in given_back}
+    granted = granted_fields(msgspec.convert(before, User).grants)
+    held = [name for name in GRANTED if name in own or name in before.get("by_hand", ())]
+    own |= {name: granted[name] for name in given_back}
+    return own | {"by_hand": [name for name in held if name not in given_back]}
 
 
 def _roles_in(roles: Sequence[Role]) -> list[Role]:

@@ -5,6 +5,7 @@ from typing import Self
 from msgspec import Struct
 
 from llmgateway.control.audit import Audit
+from llmgateway.control.enrol import Enrolment
 from llmgateway.control.ground import Configured, Ground
 from llmgateway.control.keys import Keys
 from llmgateway.control.limits import LimitSets
@@ -19,6 +20,7 @@ class Control(Struct, frozen=True, kw_only=True):
 
     keys: Keys
     people: People
+    enrolment: Enrolment
     models: Models
     limits: LimitSets
     reports: Reports
@@ -32,5 +34,5 @@ class Control(Struct, frozen=True, kw_only=True):
         keys = Keys(ground, people, models, pepper=pepper)
         return cls(
             keys=keys, people=people, models=models, limits=LimitSets(ground, people, keys),
-            reports=Reports(ground), audit=audit,
+            reports=Reports(ground), audit=audit, enrolment=Enrolment(ground),
         )  # fmt: skip

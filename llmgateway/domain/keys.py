@@ -121,19 +121,31 @@ def is_valid(key: Key, digest: str, now: datetime) -> bool:
 
 
 class Owner(Struct, frozen=True):
-    """What a call needs of the key's user; caches hold it with the key."""
+    """What a call needs of the key's user; caches hold it with the key. Whom the policy shut out is suspended
+    here, too."""
 
     state: str = "active"
     limits: Limits = Limits()
     roles: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None
 
 
 def with_owner(key: dict[str, Any], user: dict[str, Any] | None) -> dict[str, Any]:
     """A key's document as caches hold it. A user who is not known yet is one without limits of their own."""
     owner = {} if user is None else {name: user[name] for name in Owner.__struct_fields__ if name in user}
+    if user is not None and user.get("lapsed") is not None:
+        owner["state"] = "suspended"
     return {**key, "owner": owner}
 
 
 def principal_of(key: Key, owner: Owner) -> Principal:
-    models = None if key.models is None else frozenset(key.models)
+    models = models_of(key.models, owner.models)
     return Principal(key.id, key.user, key.project, models, key.limits, owner.limits, owner.roles)
+
+
+def models_of(key: tuple[str, ...] | None, user: tuple[str, ...] | None) -> frozenset[str] | None:
+    """What both allow: no key may use more than its user. None where every model is allowed."""
+    if key is None or user is None:
+        either = key if user is None else user
+        return None if either is None else frozenset(either)
+    return frozenset(key) & frozenset(user)

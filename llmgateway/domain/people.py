@@ -6,6 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from llmgateway.domain.limits import Limits
+from llmgateway.domain.policy import Grant, Lapse
 
 Role = Literal["user", "operator", "admin"]
 UserState = Literal["active", "suspended"]
@@ -13,7 +14,12 @@ UserState = Literal["active", "suspended"]
 
 class User(Struct, frozen=True, kw_only=True):
     """`id` is the `user` of keys and records: a stable subject, never a mail address that may change
-    hands."""
+    hands. `models` is None where every model is allowed; all keys are held to it.
+
+    Of who signs in with an identity provider, `provider` is which, `grants` what the policy gave last, and
+    `by_hand` the fields that an operator set: those the policy leaves alone. Who is let in is neither
+    suspended by an operator (`state`) nor shut out by the policy (`lapsed`).
+    """
 
     id: str
     created_at: datetime
@@ -22,5 +28,15 @@ class User(Struct, frozen=True, kw_only=True):
     roles: tuple[Role, ...] = ("user",)
     project: str | None = None
     limits: Limits = Limits()
+    models: tuple[str, ...] | None = None
     state: UserState = "active"
+    provider: str | None = None
+    signed_in_at: datetime | None = None
+    lapsed: Lapse | None = None
+    grants: tuple[Grant, ...] = ()
+    by_hand: tuple[str, ...] = ()
     revision: int = 0
+
+    @property
+    def is_active(self) -> bool:
+        return self.state == "active" and self.lapsed is None

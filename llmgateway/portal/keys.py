@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct, structs
 
+from llmgateway.control.absence import due_at
 from llmgateway.control.keys import Issued, KeyChanges, NewKey
 from llmgateway.control.moments import now_of
 from llmgateway.control.reports import UsageAsk
@@ -59,7 +60,8 @@ async def show(desk: Desk, visit: Visit) -> Answer:
     ]  # fmt: skip
     in_use = [one for one in listed if one.key.state != "revoked" and not one.is_over]
     over = [one for one in listed if one.key.state == "revoked" or one.is_over]
-    return Page("keys.html", {"in_use": in_use, "over": over, "most": MOST})
+    due = due_at(visit.me, desk.facts().key_rules)
+    return Page("keys.html", {"in_use": in_use, "over": over, "most": MOST, "due": due})
 
 
 async def show_new(desk: Desk, visit: Visit, error: GatewayError | None = None) -> Answer:

@@ -93,7 +93,7 @@ class Sessions:
     ) -> Session:  # fmt: skip
         """Somebody is proved to be this user: a session with a new id goes with `response`, and the one that
         the browser had is over. Raises `NotAllowed` for who is suspended."""
-        if (await self._people.get(user_id)).state == "suspended":
+        if not (await self._people.get(user_id)).is_active:
             raise NotAllowed(later("This account is suspended; please ask the operators."))
         await self._drop(request)
         token, now = secrets.token_urlsafe(32), self._clock.now()
@@ -165,7 +165,7 @@ class Sessions:
             user = await self._people.get(session.user)
         except NotFound:
             return None
-        return None if user.state == "suspended" else user
+        return user if user.is_active else None
 
     async def _drop(self, request: Request) -> None:
         id = self._id_in(request)

@@ -13,9 +13,10 @@ from llmgateway.control.playground import Playground
 from llmgateway.control.replicas import Seen
 from llmgateway.control.services import Control
 from llmgateway.domain.catalog import Model
-from llmgateway.domain.keys import Principal
+from llmgateway.domain.keys import Principal, models_of
 from llmgateway.domain.limits import Standing
 from llmgateway.domain.people import User
+from llmgateway.domain.policy import KeyRules
 from llmgateway.domain.ports import Clock, Shelf
 from llmgateway.portal.form import Form
 from llmgateway.portal.sessions import How, Session, Sessions
@@ -39,7 +40,7 @@ SAID: Mapping[str, str] = {
 
 class Facts(Struct, frozen=True, kw_only=True):
     """What pages say of the gateway. `sign_in_url` is the identity provider's door, None where there is
-    none; `sign_in_name` is what its button says."""
+    none; `sign_in_name` is what its button says. `key_rules` hold for who comes through that door."""
 
     public_url: str
     currency: str
@@ -47,6 +48,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     version: str
     sign_in_url: str | None = None
     sign_in_name: str = ""
+    key_rules: KeyRules = KeyRules()
 
 
 class Choice(Struct, frozen=True):
@@ -103,7 +105,8 @@ class Desk(Struct, frozen=True, kw_only=True):
 
     def visible_to(self, user: User) -> Sequence[Model]:
         """By the same rule as calls: what a key of theirs without restrictions may use."""
-        return self.visible(Principal(key_id="", user=user.id, project=user.project, models=None))
+        models = models_of(None, user.models)
+        return self.visible(Principal(key_id="", user=user.id, project=user.project, models=models))
 
 
 class Look(Struct, frozen=True):

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct, structs
 
+from llmgateway.domain.book import EVEN, Weights
 from llmgateway.domain.catalog import Deadlines, Model
 from llmgateway.domain.entries import (
     Defaults,
@@ -20,6 +21,7 @@ from llmgateway.domain.entries import (
 )
 from llmgateway.domain.fields import BROKEN, Fields, attempt, fields_of
 from llmgateway.domain.limits import Limits
+from llmgateway.domain.policy import Policy
 from llmgateway.domain.saml import Saml
 from llmgateway.domain.scalars import (
     Reader,
@@ -36,6 +38,7 @@ from llmgateway.domain.upkeep import Retention
 from llmgateway.settings.bad_settings import BadSettings
 from llmgateway.settings.filling import Source, filled
 from llmgateway.settings.keeping import WARNING, days, read_retention, retention_entry
+from llmgateway.settings.policy_section import policy_entry, read_policy, read_shares, shares_entry
 from llmgateway.settings.saml_section import read_saml, saml_entry
 from llmgateway.settings.yaml_tree import tree_of
 
@@ -79,8 +82,10 @@ class GatewayFile(Struct, frozen=True, kw_only=True):
     max_body: int = 10 * 1024 * 1024
     models: tuple[Model, ...] = ()
     limits: ScopedLimits = ScopedLimits()
+    fair_share: Weights = EVEN
     sign_in: SignIn = SignIn()
     saml: Saml | None = None
+    policy: Policy = Policy()
     retention: Retention = Retention()
     key_expiry_warning: int = WARNING
 
@@ -109,6 +114,8 @@ def file_entry(file: GatewayFile) -> dict[str, Any]:
         "stores": structs.asdict(file.stores),
         "sign_in": structs.asdict(file.sign_in),
         "saml": saml_entry(file.saml),
+        "policy": policy_entry(file.policy),
+        "fair_share": shares_entry(file.fair_share),
         "retention": retention_entry(file.retention),
         "key_expiry_warning": f"{file.key_expiry_warning}d",
         "models": [entry_of(model) for model in file.models],
@@ -145,8 +152,10 @@ def _read(fields: Fields, complaints: list[str]) -> GatewayFile:
         max_body=fields.take("max_body", size(1024, 2**30), 10 * 1024 * 1024),
         models=_models(fields, Defaults(currency=currency, deadlines=deadlines), complaints),
         limits=_limits(fields.section("limits"), complaints),
+        fair_share=read_shares(fields.section("fair_share"), complaints),
         sign_in=_sign_in(fields.section("sign_in")),
         saml=read_saml(fields.section("saml"), complaints) if fields.raw("saml") is not None else None,
+        policy=read_policy(fields.section("policy"), complaints),
         retention=read_retention(fields.section("retention")),
         key_expiry_warning=fields.take("key_expiry_warning", days, WARNING),
     )

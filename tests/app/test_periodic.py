@@ -5,16 +5,20 @@ import random
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llmgateway.app.in_force import InForce
-from llmgateway.app.periodic import ROLL_UP, WARM, left_in
+from llmgateway.app.periodic import ABSENCE, ACTOR, ROLL_UP, WARM, left_in
 from llmgateway.app.services import JOURNAL, open_services
+from llmgateway.control.keys import NewKey
+from llmgateway.domain.errors import NotAllowed, NotAuthenticated
+from llmgateway.domain.identity import Identity
 from llmgateway.domain.ports import SystemClock, UsageQuery
-from llmgateway.settings import Settings, with_secrets
+from llmgateway.settings import Settings, read_file, with_secrets
 from llmgateway.stores.journal import FileJournal
 from tests.lab.servers import Valkey
-from tests.lab.waiting import eventually
+from tests.lab.waiting import eventually, eventually_answers
 from tests.stores.contract import plain_sums, sums_of
 from tests.stores.samples import NOON, moments, record
 
@@ -39,7 +43,7 @@ async def test_an_embedded_gateway_does_all_its_jobs_at_once(settings: Settings)
     async with open_services(InForce(settings), CLOCK) as services:
         await services.store.append(made)
         timetable = services.periodic.timetable
-        assert list(timetable.jobs) == ["roll_up", "retention", "key_expiry", "reconcile"]
+        assert list(timetable.jobs) == ["roll_up", "retention", "key_expiry", "absence", "reconcile"]
         for name, progress in timetable.progress.items():
             await eventually(lambda progress=progress: progress.succeeded_at, f"{name} is done", 10)  # type: ignore[misc]
         timetable.soon(ROLL_UP)
@@ -71,6 +75,50 @@ async def test_of_a_fleet_one_process_does_it_and_another_takes_over(
         assert not leader.periodic.timetable.leads
         rolled = follower.periodic.timetable.progress[ROLL_UP]
         await eventually(lambda: rolled.succeeded_at, "and works")
+
+
+RULES = """
+policy:
+  rules: [{name: r, when: {a: "1"}, grants: {roles: [user], models: [m]}}]
+  keys: {sign_in_within: 30d}
+"""
+
+
+@pytest.mark.service
+async def test_keys_follow_the_identity_on_every_worker_within_a_second(production: Settings) -> None:
+    assert production.config is not None
+    production.config.write_text(RULES)
+    in_force = InForce(production.with_file(read_file(production.config, {})))
+    async with open_services(in_force, CLOCK) as first, open_services(in_force, CLOCK) as second:
+        who = Identity(provider="idp", subject="alice", attributes={"a": ("1",)})
+        await first.control.enrolment.welcome(ACTOR, who)
+        key = await first.control.keys.create(ACTOR, NewKey(user="alice", name="k"))
+        token = key.token.reveal().encode()
+        assert (await second.gateway.authenticate(token)).models == frozenset({"m"})
+
+        async def is_refused() -> bool:
+            try:
+                await second.gateway.authenticate(token)
+            except NotAuthenticated:
+                return True
+            return False
+
+        async def passes() -> bool:
+            return not await is_refused()
+
+        with pytest.raises(NotAllowed):
+            await first.control.enrolment.welcome(ACTOR, msgspec.structs.replace(who, attributes={}))
+        await eventually_answers(is_refused, "the other worker refuses", 1)
+        await first.control.enrolment.welcome(ACTOR, who)
+        await eventually_answers(passes, "the other worker lets pass again", 1)
+        stored = await first.store.get("users", "alice")
+        assert stored is not None
+        long_ago = {"signed_in_at": CLOCK.now() - timedelta(days=31), "revision": stored["revision"] + 1}
+        await first.store.replace("users", stored | long_ago)
+        await eventually(lambda: any(one.periodic.timetable.leads for one in (first, second)), "one leads")
+        for one in (first, second):
+            one.periodic.timetable.soon(ABSENCE)
+        await eventually_answers(is_refused, "who stays away is refused")
 
 
 async def test_what_is_left_in_journals(tmp_path: Path) -> None:

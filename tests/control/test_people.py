@@ -30,7 +30,12 @@ async def test_a_user_comes_back(desk: Desk) -> None:
         "roles": ("user", "admin"),
         "project": "p",
         "limits": {},
+        "models": None,
         "state": "active",
+        "provider": None,
+        "signed_in_at": None,
+        "lapsed": None,
+        "by_hand": (),
     }
 
 
@@ -64,6 +69,22 @@ async def test_what_a_user_cannot_be(desk: Desk, changes: dict[str, object], par
     await desk.control.people.create(ANN, NewUser(id="alice"))
     with pytest.raises(InvalidRequest):
         await desk.control.people.change(ANN, "alice", UserChanges(**changes))  # type: ignore[arg-type]
+
+
+async def test_the_models_of_a_user_hold_all_keys(desk: Desk) -> None:
+    free = await desk.control.keys.create(ANN, NewKey(user="alice", name="k"))
+    narrow = await desk.control.keys.create(ANN, NewKey(user="alice", name="k", models=["org/embed"]))
+    assert (await desk.call(free.token.reveal())).models is None
+    await desk.control.people.change(ANN, "alice", UserChanges(models=["default"]))
+    assert (await desk.call(free.token.reveal())).models == frozenset({"qwen3-32b"})
+    assert (await desk.call(narrow.token.reveal())).models == frozenset()
+    await desk.control.people.change(ANN, "alice", UserChanges(models=["*"]))
+    assert (await desk.call(narrow.token.reveal())).models == frozenset({"org/embed"})
+    await desk.control.people.change(ANN, "alice", UserChanges(models=None, roles=None, limits=None))
+    assert (await desk.call(free.token.reveal())).models is None
+    for models in ([], ["nothing"]):
+        with pytest.raises(InvalidRequest):
+            await desk.control.people.change(ANN, "alice", UserChanges(models=models))
 
 
 async def test_suspending_a_user_stops_all_keys(desk: Desk) -> None:

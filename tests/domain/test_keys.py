@@ -120,3 +120,27 @@ def test_a_principal_brings_the_limits_of_its_key_and_of_its_user() -> None:
     assert principal.key_limits == Limits(requests_per_minute=1)
     assert (principal.user_limits, principal.roles) == (Limits(tokens_per_day=5), ("user",))
     assert keys.with_owner({"id": "k"}, None)["owner"] == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "user", "both"),
+    [
+        (None, None, None),
+        (("a",), None, {"a"}),
+        (None, ("a",), {"a"}),
+        (("a", "b"), ("b", "c"), {"b"}),
+        (("a",), (), set()),
+        (None, (), set()),
+    ],
+)
+def test_no_key_may_use_more_than_its_user(
+    key: tuple[str, ...] | None, user: tuple[str, ...] | None, both: set[str] | None
+) -> None:
+    _, token = keys.mint()
+    assert keys.principal_of(stored(token, models=key), keys.Owner(models=user)).models == both
+
+
+def test_whom_the_policy_shut_out_is_suspended() -> None:
+    user = {"id": "alice", "state": "active", "lapsed": "absent", "models": ["a"]}
+    assert keys.with_owner({"id": "k"}, user)["owner"] == {"state": "suspended", "models": ["a"]}
+    assert keys.with_owner({"id": "k"}, {**user, "lapsed": None})["owner"]["state"] == "active"

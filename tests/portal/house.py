@@ -93,7 +93,8 @@ class Portal:
             playground=Playground(desk.control.keys, desk.clock),
             visible=route.visible, standings=self._standings, replicas=self.replicas.seen,
             facts=lambda: Facts(public_url=self.public_url, currency="EUR", time_zone="Europe/Helsinki",
-                                version="0", sign_in_url=self.sign_in_url),
+                                version="0", sign_in_url=self.sign_in_url,
+                                key_rules=desk.configuration.policy.keys),
         )  # fmt: skip
 
     async def _standings(self, user: User) -> list[Standing]:

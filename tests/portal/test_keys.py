@@ -10,6 +10,7 @@ from llmgateway.control.keys import KeyChanges, NewKey
 from llmgateway.control.people import NewUser
 from llmgateway.domain.errors import NotAuthenticated
 from llmgateway.domain.keys import Key
+from llmgateway.domain.policy import KeyRules, Policy
 from llmgateway.portal.keys import MOST
 from llmgateway.portal.routes import PLACES
 from tests.control.desk import ANN
@@ -189,3 +190,27 @@ async def test_s_csp_02_names_are_text_wherever_they_stand(alice: Browser, porta
         await alice.get(path)
         assert "<script>alert" not in alice.page
         assert "alert(1)" in alice.page or path == "/portal"
+
+
+async def test_until_when_somebody_has_to_sign_in_again_is_told(alice: Browser, portal: Portal) -> None:
+    await make(alice)
+    portal.desk.configure(policy=Policy(keys=KeyRules(sign_in_within=90)))
+    await alice.get("/portal/keys")
+    assert "Sign in again by" not in alice.page  # nobody but the gateway knows her
+    stored = await portal.desk.store.get("users", "alice")
+    assert stored is not None
+    identity = {"provider": "idp", "signed_in_at": portal.desk.clock.at, "models": ["org/embed"]}
+    await portal.desk.store.replace("users", {**stored, **identity, "revision": stored["revision"] + 1})
+    await alice.get("/portal/keys")
+    assert "Sign in again by 18 Feb 2027" in alice.page
+    await alice.get("/portal/keys/new")
+    assert "org/embed" in alice.page
+    assert "qwen3-32b" not in alice.page  # not hers to allow a key
+
+
+async def test_whom_the_policy_shut_out_is_out_of_the_portal(alice: Browser, portal: Portal) -> None:
+    stored = await portal.desk.store.get("users", "alice")
+    assert stored is not None
+    lapse = {"lapsed": "denied", "revision": stored["revision"] + 1}
+    await portal.desk.store.replace("users", stored | lapse)
+    assert (await alice.get("/portal/keys")).status_code == 303

@@ -211,6 +211,11 @@ def test_the_example_says_everything_there_is(path: Path) -> None:
         *entry["models"][0]["targets"][0],
         *entry["models"][0]["price"],
         *entry["limits"],
+        *entry["fair_share"],
+        *entry["policy"],
+        *entry["policy"]["keys"],
+        *entry["policy"]["rules"][0],
+        *entry["policy"]["rules"][0]["grants"],
         *Limits.__struct_fields__,
         "tokenizer",
     ]
