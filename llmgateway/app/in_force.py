@@ -37,6 +37,7 @@ class InForce:
             defaults=Defaults(currency=settings.currency, deadlines=settings.deadlines, source="admin"),
             limits=book_of(settings),
             time_zone=settings.time_zone,
+            terms=settings.file.portal.terms,
         )
 
     def take_over_changes(self) -> bool:

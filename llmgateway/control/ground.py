@@ -9,6 +9,7 @@ from llmgateway.domain.book import LimitBook
 from llmgateway.domain.catalog import Model
 from llmgateway.domain.entries import Defaults
 from llmgateway.domain.ports import Clock, State, Store
+from llmgateway.domain.terms import Terms
 
 WITHOUT_LIMITS = LimitBook()
 
@@ -21,6 +22,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     defaults: Defaults = Defaults(source="admin")
     limits: LimitBook = WITHOUT_LIMITS
     time_zone: str = "UTC"
+    terms: Terms | None = None
 
 
 Configured = Callable[[], Configuration]

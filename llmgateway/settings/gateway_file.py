@@ -35,6 +35,7 @@ from llmgateway.domain.upkeep import Retention
 from llmgateway.settings.bad_settings import BadSettings
 from llmgateway.settings.filling import Source, filled
 from llmgateway.settings.keeping import WARNING, days, read_retention, retention_entry
+from llmgateway.settings.portal_section import PortalSection, portal_entry, read_portal
 from llmgateway.settings.yaml_tree import tree_of
 
 LARGEST = 4 * 1024 * 1024
@@ -78,6 +79,7 @@ class GatewayFile(Struct, frozen=True, kw_only=True):
     models: tuple[Model, ...] = ()
     limits: ScopedLimits = ScopedLimits()
     sign_in: SignIn = SignIn()
+    portal: PortalSection = PortalSection()
     retention: Retention = Retention()
     key_expiry_warning: int = WARNING
 
@@ -105,6 +107,7 @@ def file_entry(file: GatewayFile) -> dict[str, Any]:
         "deadlines": structs.asdict(file.deadlines),
         "stores": structs.asdict(file.stores),
         "sign_in": structs.asdict(file.sign_in),
+        "portal": portal_entry(file.portal),
         "retention": retention_entry(file.retention),
         "key_expiry_warning": f"{file.key_expiry_warning}d",
         "models": [entry_of(model) for model in file.models],
@@ -142,6 +145,7 @@ def _read(fields: Fields, complaints: list[str]) -> GatewayFile:
         models=_models(fields, Defaults(currency=currency, deadlines=deadlines), complaints),
         limits=_limits(fields.section("limits"), complaints),
         sign_in=_sign_in(fields.section("sign_in")),
+        portal=read_portal(fields.section("portal")),
         retention=read_retention(fields.section("retention")),
         key_expiry_warning=fields.take("key_expiry_warning", days, WARNING),
     )
