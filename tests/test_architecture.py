@@ -21,7 +21,10 @@ UNMIRRORED = {
     "domain/call.py": "values only",
     "domain/endpoints.py": "a table, compared with the routes in tests/edge/test_openapi.py",
     "domain/identity.py": "values only",
+    "domain/live.py": "values only",
     "domain/people.py": "values only",
+    "domain/projects.py": "values only",
+    "domain/terms.py": "values only",
     "domain/admission.py": "protocols only",
     "domain/ports.py": "protocols only",
     "domain/upkeep.py": "protocols only",
@@ -134,6 +137,7 @@ OWNERS = {
     "itsdangerous": {"portal/sessions.py"},
     "jinja2": {"portal/page.py"},
     "babel": {"portal/words.py"},
+    "sse_starlette": {"portal/events.py"},
 }
 
 

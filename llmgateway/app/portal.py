@@ -1,22 +1,17 @@
 """The portal put together: its parts, and what they are told of the settings in force."""
 
-from collections.abc import Sequence
 
 from msgspec import Struct
 from starlette.routing import BaseRoute
 
 from llmgateway import __version__
 from llmgateway.app.in_force import InForce
-from llmgateway.app.services import Services
+from llmgateway.app.services import Services, standings_now
 from llmgateway.control.accounts import AccountRules, Accounts
 from llmgateway.control.ground import Ground
 from llmgateway.control.playground import Playground
-from llmgateway.domain.book import NO_LIMITS
-from llmgateway.domain.limits import Limits, Scope, ScopeKind, Standing
-from llmgateway.domain.people import User
 from llmgateway.domain.ports import Clock
 from llmgateway.edge.errors import status_of
-from llmgateway.flow.admit import Admit
 from llmgateway.portal.address import Addresses
 from llmgateway.portal.assets import Assets
 from llmgateway.portal.door import House
@@ -64,8 +59,10 @@ def desk_of(in_force: InForce, services: Services, clock: Clock, sessions: Sessi
         shelf=services.shelf,
         clock=clock,
         visible=services.gateway.route.visible,
-        standings=lambda user: standings_of(user, services.gateway.admit, clock),
+        standings=lambda scopes: standings_now(services, scopes),
         replicas=services.upstream.replicas.seen,
+        open_calls=services.live.all,
+        config=lambda: in_force.settings.masked(),
         facts=lambda: facts_of(in_force),
     )
 
@@ -98,13 +95,3 @@ def facts_of(in_force: InForce) -> Facts:
         public_url=settings.public_url.rstrip("/"), currency=settings.currency, time_zone=settings.time_zone,
         version=__version__,
     )  # fmt: skip
-
-
-async def standings_of(user: User, admit: Admit, clock: Clock) -> Sequence[Standing]:
-    """How the limits of a user and of the user's project stand; those of keys and models stand with them."""
-    book = admit.book
-    limits: list[tuple[ScopeKind, str, Limits]] = [("user", user.id, book.user_limits(user.id, user.limits))]
-    if user.project is not None:
-        limits.append(("project", user.project, book.projects.get(user.project, NO_LIMITS)))
-    scopes = [Scope(kind, id, own) for kind, id, own in limits if own != NO_LIMITS]
-    return await admit.limiter.standings(scopes, admit.calendar.period_of(clock.now())) if scopes else ()

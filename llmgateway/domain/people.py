@@ -24,3 +24,12 @@ class User(Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     state: UserState = "active"
     revision: int = 0
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.roles
+
+    @property
+    def is_operator(self) -> bool:
+        """Operators do the daily work; administrators also say who else does, and which models there are."""
+        return self.is_admin or "operator" in self.roles
