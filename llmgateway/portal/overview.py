@@ -38,10 +38,10 @@ async def tokens_by_day(
     """`where` are names and values of filters."""
     ask = UsageAsk(start=span.start, end=span.end, by=f"day,{by}", **where)  # type: ignore[arg-type]  # their names
     report = await desk.control.reports.usage(ask)
-    others = OTHERS if by == "model" else ALL_OTHERS
+    title, others = (BY_MODEL, OTHERS) if by == "model" else (BY_DAY, ALL_OTHERS)
     series = by_day(report.rows, span.days, by, visit.words.gettext(others))
     return stacked(
-        span.days, series, visit.words.gettext(BY_MODEL if by == "model" else BY_DAY),
+        span.days, series, visit.words.gettext(title),
         label=visit.words.short_day, number=visit.words.number,
     )  # fmt: skip
 

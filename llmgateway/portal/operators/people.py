@@ -1,6 +1,7 @@
 """All people: found, and added by hand."""
 
 from llmgateway.control.people import NewUser
+from llmgateway.control.projects import SERVICE
 from llmgateway.control.reports import UsageAsk
 from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest
 from llmgateway.domain.people import Role, User
@@ -20,6 +21,8 @@ async def show(desk: Desk, visit: Visit) -> Answer:
     where: dict[str, str | None] = {name: query[name] for name in FILTERS if name in query}
 
     def matches(user: User) -> bool:
+        if user.id.startswith(SERVICE):  # whom keys of projects belong to: nobody
+            return False
         has_role = "role" not in query or query["role"] in user.roles
         return has_role and holds(query.get("q", ""), user.id, user.name, user.email)
 
