@@ -62,10 +62,17 @@ PEOPLE: Mapping[str, tuple[str, str | None]] = {
     "onni.lehtonen": ("Onni Lehtonen", None), "helmi.kallio": ("Helmi Kallio", None),
 }  # fmt: skip
 KEYS: Mapping[str, str] = {
-    "eino.laine": "notebook", "aino.korhonen": "experiments", "ville.nieminen": "course", "liisa.heikkinen": "asr",
-    "matti.saarinen": "laptop", "oona.rantanen": "evaluation", "pekka.jarvinen": "editor", "sofia.ahonen": "agents",
-    "onni.lehtonen": "scripts", "helmi.kallio": "laptop",
-}  # fmt: skip
+    "eino.laine": "notebook",
+    "aino.korhonen": "experiments",
+    "ville.nieminen": "course",
+    "liisa.heikkinen": "asr",
+    "matti.saarinen": "laptop",
+    "oona.rantanen": "evaluation",
+    "pekka.jarvinen": "editor",
+    "sofia.ahonen": "agents",
+    "onni.lehtonen": "scripts",
+    "helmi.kallio": "laptop",
+}
 LIVE = ("eino.laine", "aino.korhonen", "sofia.ahonen", "liisa.heikkinen")
 
 
@@ -84,7 +91,7 @@ async def people(gateway: Gateway) -> dict[str, IssuedKey]:
 
 async def history(gateway: Gateway, keys: Mapping[str, str]) -> None:
     """Requests of the last month, more on weekdays. `keys` are ids, by user."""
-    chance, now = random.Random(11), datetime.now(UTC)  # noqa: TID251
+    chance, now = random.Random(11), datetime.now(UTC)
     weights = [2 + 9 * chance.random() for _ in keys]
     made: list[Record] = []
     for days in range(DAYS):

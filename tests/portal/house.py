@@ -1,7 +1,7 @@
 """A whole portal over a real store: what a browser sees of it, without a browser."""
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from html import unescape
 
@@ -52,6 +52,8 @@ class Portal:
         self.limits: list[Standing] | None = []
         self.asked_scopes: Sequence[Scope] = ()
         self.calls: list[OpenCall] = []
+        self.looks = 0
+        self.on_look: Callable[[int], Awaitable[object]] = _nothing
         self.sign_in_url: str | None = None
         self.origins = Origins(public_url)
         self.shelf = SqliteShelf(desk.store.file, desk.clock)
@@ -106,7 +108,12 @@ class Portal:
         return self.limits
 
     async def _open_calls(self) -> list[OpenCall]:
+        self.looks += 1
+        await self.on_look(self.looks)
         return self.calls
+
+
+async def _nothing(looks: int) -> None: ...
 
 
 class Browser:

@@ -38,8 +38,12 @@ async def test_one_is_made(ann: Browser, portal: Portal) -> None:
     await ann.get(f"{ROOT}/projects")
     assert "The old one" in ann.page
     assert "Named in keys" not in ann.page
-    for wrong, status in (({"id": "old-name"}, 409), ({"id": ""}, 422),
-                          ({"id": "b", "responsible": "no"}, 422), ({"id": "b", "expires": "x"}, 422)):  # fmt: skip
+    for wrong, status in (
+        ({"id": "old-name"}, 409),
+        ({"id": ""}, 422),
+        ({"id": "b", "responsible": "no"}, 422),
+        ({"id": "b", "expires": "x"}, 422),
+    ):
         await ann.get(f"{ROOT}/projects/new")
         assert (await ann.post(f"{ROOT}/projects", wrong)).status_code == status, wrong
 
