@@ -25,8 +25,8 @@ MARKUP = "img, [onload], [onerror]"
 OPERATORS = (
     "/people", "/people/new", "/person/ann", "/person/aino", "/person-state/aino", "/projects",
     "/projects/new", "/project/lab", "/project-end/lab", "/keys", "/models", "/model/qwen3-32b",
-    "/models/new", "/limits", "/limits/user/ann", "/limits/default/default", "/usage?by=user&and=model", "/requests",
-    "/live", "/audit", "/announcements", "/config",
+    "/models/new", "/limits", "/limits/user/ann", "/limits/default/default", "/usage?by=user&and=model",
+    "/requests", "/live", "/audit", "/announcements", "/config",
 )  # fmt: skip
 ODD = '<img src=x onerror="alert(1)">'
 PAGES = (
