@@ -21,8 +21,11 @@ UNMIRRORED = {
     "domain/call.py": "values only",
     "domain/endpoints.py": "a table, compared with the routes in tests/edge/test_openapi.py",
     "domain/identity.py": "values only",
+    "domain/live.py": "values only",
     "domain/people.py": "values only",
     "domain/policy.py": "values, tested with what is decided in tests/control/test_policy.py",
+    "domain/projects.py": "values only",
+    "domain/terms.py": "values only",
     "domain/admission.py": "protocols only",
     "domain/ports.py": "protocols only",
     "domain/upkeep.py": "protocols only",
@@ -135,6 +138,7 @@ OWNERS = {
     "itsdangerous": {"portal/sessions.py"},
     "jinja2": {"portal/page.py"},
     "babel": {"portal/words.py"},
+    "sse_starlette": {"portal/events.py"},
 }
 
 

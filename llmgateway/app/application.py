@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
@@ -18,10 +18,9 @@ from llmgateway.admin.operations import Desk
 from llmgateway.app.federated import prepare
 from llmgateway.app.in_force import InForce
 from llmgateway.app.portal import portal_of
-from llmgateway.app.services import Services, open_services, samples_of, troubles
+from llmgateway.app.services import Services, open_services, samples_of, standings_now, troubles
 from llmgateway.domain.errors import ShuttingDown
 from llmgateway.domain.ids import Ids
-from llmgateway.domain.limits import Scope as LimitScope, Standing
 from llmgateway.domain.ports import SystemClock
 from llmgateway.edge import documents
 from llmgateway.edge.machines import Condition, Exposition, Machines
@@ -190,12 +189,6 @@ class Llmgateway(Starlette):
     def _note_store(self, services: Services) -> None:
         if services.catalogue.has_worked and services.store.is_healthy():
             self._store_seen_at = self._clock.monotonic()
-
-
-async def standings_now(services: Services, scopes: Sequence[LimitScope]) -> Sequence[Standing]:
-    admit = services.gateway.admit
-    period = admit.calendar.period_of(services.clock.now())
-    return await admit.limiter.standings(scopes, period) if scopes else ()
 
 
 def exposition_of(services: Services, accept: str) -> Exposition:

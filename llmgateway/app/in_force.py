@@ -39,6 +39,7 @@ class InForce:
             limits=book_of(settings),
             policy=settings.file.policy,
             time_zone=settings.time_zone,
+            terms=settings.file.portal.terms,
         )
 
     def take_over_changes(self) -> bool:

@@ -1,6 +1,5 @@
 """The portal put together: its parts, and what they are told of the settings in force."""
 
-from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -9,19 +8,13 @@ from starlette.routing import BaseRoute
 from llmgateway import __version__
 from llmgateway.app.federated import Prepared, federation_over
 from llmgateway.app.in_force import InForce
-from llmgateway.app.services import Services
+from llmgateway.app.services import Services, standings_now
 from llmgateway.control.accounts import AccountRules, Accounts
-from llmgateway.control.audit import Actor
 from llmgateway.control.ground import Ground
 from llmgateway.control.playground import Playground
-from llmgateway.domain.book import NO_LIMITS
-from llmgateway.domain.identity import Identity
-from llmgateway.domain.limits import Limits, Scope, ScopeKind, Standing
-from llmgateway.domain.people import User
 from llmgateway.domain.ports import Clock
 from llmgateway.domain.saml import Saml
 from llmgateway.edge.errors import status_of
-from llmgateway.flow.admit import Admit
 from llmgateway.portal.address import Addresses
 from llmgateway.portal.assets import Assets
 from llmgateway.portal.door import House
@@ -51,7 +44,7 @@ def portal_of(
         services.shelf, services.control.people, clock, keys=settings.secret_keys, origins=origins
     )
     federation = None if prepared is None else federation_over(
-        prepared, settings, services, clock, sessions=sessions, welcome=welcome_over(services)
+        prepared, settings, services, clock, sessions=sessions, welcome=services.control.enrolment.welcome
     )  # fmt: skip
     words, assets = load_words(), Assets()
     pages = Pages(
@@ -77,8 +70,10 @@ def desk_of(in_force: InForce, services: Services, clock: Clock, sessions: Sessi
         shelf=services.shelf,
         clock=clock,
         visible=services.gateway.route.visible,
-        standings=lambda user: standings_of(user, services.gateway.admit, clock),
+        standings=lambda scopes: standings_now(services, scopes),
         replicas=services.upstream.replicas.seen,
+        open_calls=services.live.all,
+        config=lambda: in_force.settings.masked(),
         facts=lambda: facts_of(in_force),
     )
 
@@ -110,28 +105,10 @@ def facts_of(in_force: InForce) -> Facts:
     return Facts(
         public_url=settings.public_url.rstrip("/"), currency=settings.currency, time_zone=settings.time_zone,
         version=__version__, sign_in_url=SIGN_IN if settings.file.saml else None,
-        sign_in_name=name_of(settings.file.saml),
-        version=__version__, key_rules=settings.file.policy.keys,
+        sign_in_name=name_of(settings.file.saml), key_rules=settings.file.policy.keys,
     )  # fmt: skip
 
 
 def name_of(saml: Saml | None) -> str:
     """What the one button says; with several providers there is a page to choose on."""
     return saml.providers[0].name if saml is not None and len(saml.providers) == 1 else ""
-
-
-def welcome_over(services: Services) -> Callable[[Actor, Identity], Awaitable[User]]:
-    async def welcome(actor: Actor, identity: Identity) -> User:
-        return await services.control.people.ensure(actor, identity.subject)
-
-    return welcome
-
-
-async def standings_of(user: User, admit: Admit, clock: Clock) -> Sequence[Standing]:
-    """How the limits of a user and of the user's project stand; those of keys and models stand with them."""
-    book = admit.book
-    limits: list[tuple[ScopeKind, str, Limits]] = [("user", user.id, book.user_limits(user.id, user.limits))]
-    if user.project is not None:
-        limits.append(("project", user.project, book.projects.get(user.project, NO_LIMITS)))
-    scopes = [Scope(kind, id, own) for kind, id, own in limits if own != NO_LIMITS]
-    return await admit.limiter.standings(scopes, admit.calendar.period_of(clock.now())) if scopes else ()

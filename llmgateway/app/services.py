@@ -20,6 +20,7 @@ from llmgateway.control.models import load_catalog
 from llmgateway.control.services import Control
 from llmgateway.domain.call import Record
 from llmgateway.domain.catalog import Catalog
+from llmgateway.domain.limits import Scope, Standing
 from llmgateway.domain.periods import Calendar
 from llmgateway.domain.ports import Change, Clock, Shelf, State, Store
 from llmgateway.domain.sweep import Sweep, Timed
@@ -34,6 +35,7 @@ from llmgateway.flow.relay import Relay
 from llmgateway.flow.route import Route
 from llmgateway.flow.vigil import Watch
 from llmgateway.jobs.background import Background
+from llmgateway.jobs.live import LiveCalls
 from llmgateway.jobs.probe import Capabilities, keep_probing
 from llmgateway.jobs.propagation import Propagation
 from llmgateway.jobs.ship import Recovery, Shipper
@@ -81,6 +83,7 @@ class Services(Struct, frozen=True, kw_only=True):
     board: Board | None
     background: Background
     periodic: Periodic
+    live: LiveCalls
 
 
 class Footing(Struct, frozen=True):
@@ -134,6 +137,7 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
             gateway=gateway, upstream=upstream, count=count, control=control, metrics=metrics,
             board=Board(settings.data_dir / METRICS) if settings.is_production else None,
             background=background, periodic=periodic_work(parts, lambda: in_force.settings, name=worker),
+            live=live_calls(gateway, memory, worker),
         )  # fmt: skip
         background.begin(turn_sweep(connections, clock), turn_sweep(gateway.watch.calls, clock))
         await begin_work(services)
@@ -166,6 +170,12 @@ def pepper_of(settings: Settings) -> bytes:
 def control_over(in_force: InForce, store: Store, state: State, clock: Clock) -> Control:
     pepper = pepper_of(in_force.settings)
     return Control.over(store, state, clock, pepper=pepper, configured=in_force.configuration)
+
+
+def live_calls(gateway: Gateway, memory: Memory, worker: str) -> LiveCalls:
+    calls = gateway.watch.calls
+    shelf = memory.shelf if memory.redis is not None else None
+    return LiveCalls(lambda: [vigil.told() for vigil in calls], shelf, name=worker)
 
 
 def with_echo(upstream: UpstreamClient, clock: Clock) -> WithLocal:
@@ -232,10 +242,17 @@ async def begin_work(services: Services) -> None:
         services.propagation.run(),
         services.periodic.run(),
         services.periodic.keep_warm(),
+        services.live.run(),
         every(CONFIG_PERIOD, take_over_configuration),
         every(WATERMARK_PERIOD, look_at_memory),
         keep_probing(services.capabilities, lambda: gateway.route.catalog, reload.soon),
     )
+
+
+async def standings_now(services: Services, scopes: Sequence[Scope]) -> Sequence[Standing]:
+    admit = services.gateway.admit
+    period = admit.calendar.period_of(services.clock.now())
+    return await admit.limiter.standings(scopes, period) if scopes else ()
 
 
 def samples_of(services: Services) -> Sequence[Sample]:

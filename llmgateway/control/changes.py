@@ -17,7 +17,9 @@ log = logging.getLogger(__name__)
 TRIES = 8
 PAGE = 1000
 Fields = Callable[[Document], Document]
-SINGULAR: Mapping[Kind, str] = {"keys": "key", "users": "user", "models": "model"}
+SINGULAR: Mapping[Kind, str] = {
+    "keys": "key", "users": "user", "models": "model", "projects": "project", "announcements": "announcement",
+}  # fmt: skip
 
 
 def document_of(value: Struct) -> Document:

@@ -10,6 +10,7 @@ from llmgateway.domain.catalog import Model
 from llmgateway.domain.entries import Defaults
 from llmgateway.domain.policy import Policy
 from llmgateway.domain.ports import Clock, State, Store
+from llmgateway.domain.terms import Terms
 
 WITHOUT_LIMITS = LimitBook()
 WITHOUT_RULES = Policy()
@@ -24,6 +25,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     limits: LimitBook = WITHOUT_LIMITS
     policy: Policy = WITHOUT_RULES
     time_zone: str = "UTC"
+    terms: Terms | None = None
 
 
 Configured = Callable[[], Configuration]

@@ -15,7 +15,7 @@ from llmgateway.control.models import Models
 from llmgateway.control.moments import in_future, now_of
 from llmgateway.control.people import People
 from llmgateway.control.plain import plain
-from llmgateway.domain.errors import Conflict, InvalidRequest, StoreUnavailable
+from llmgateway.domain.errors import Conflict, InvalidRequest, StoreUnavailable, shown
 from llmgateway.domain.keys import PREFIX, Key, Purpose, State as KeyState, digest_of, mint, mint_for
 from llmgateway.domain.limits import Limits
 from llmgateway.domain.ports import Change, Document, RecordQuery
@@ -102,7 +102,8 @@ class Keys:
             if not owner.is_active:
                 raise Conflict(f"The user '{owner.id}' is suspended.", param="user")
             project = key.project or owner.project
-            key = msgspec.structs.replace(key, project=project, purpose=purpose)
+            expires_at = await self._within(project, key.expires_at)
+            key = msgspec.structs.replace(key, project=project, purpose=purpose, expires_at=expires_at)
             fields = ("user", "name", "project", "models", "limits", "expires_at")
             await entry.accept({name: getattr(key, name) for name in fields})
             await self._store.insert("keys", document_of(key))
@@ -126,6 +127,9 @@ class Keys:
         action = "keys.revoke" if changes.state == "revoked" else "keys.change"
         async with self._audit.change(actor, action, key_id) as entry:
             fields = await self._checked_changes(changes)
+            if "expires_at" in fields:
+                project = (await self.get(key_id)).project
+                fields["expires_at"] = await self._within(project, fields["expires_at"])
 
             def change(document: Document) -> Document:
                 is_news = any(document.get(name) != value for name, value in fields.items())
@@ -174,6 +178,16 @@ class Keys:
             if start <= key.created_at:
                 break
         return key.last_used_at
+
+    async def _within(self, project: str | None, expires_at: datetime | None) -> datetime | None:
+        """No key outlives its project."""
+        found = None if project is None else await self._store.get("projects", project)
+        ends: datetime | None = None if found is None else found.get("expires_at")
+        if ends is None:
+            return expires_at
+        if ends <= now_of(self._clock):
+            raise Conflict(f"The project '{shown(str(project))}' has ended.", param="project")
+        return ends if expires_at is None else min(ends, expires_at)
 
     async def _revise(self, entry: Entry, change: Fields, details: dict[str, Any]) -> Key:
         document, has_changed = await revise(self._store, "keys", entry, change, details)

@@ -5,7 +5,7 @@ Those of a user and of a key stand in their own documents; those of a project, o
 the place of a subject's whole set, until it is taken away again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast, get_args
 
 import msgspec
@@ -22,6 +22,7 @@ from llmgateway.domain.book import NO_LIMITS, LimitBook
 from llmgateway.domain.errors import Conflict, InvalidRequest, NotFound, shown
 from llmgateway.domain.keys import Key
 from llmgateway.domain.limits import Limits, Scope, ScopeKind
+from llmgateway.domain.people import User
 from llmgateway.domain.ports import Change, Document, Documents
 
 SubjectKind = Literal["user", "project", "key", "model", "default"]
@@ -150,13 +151,16 @@ class LimitSets:
         found = [await self.get(subject_in(*name.split("/", 1))) for name in rest[:limit]]
         return found, rest[limit - 1] if len(rest) > limit else None
 
-    async def of_person(self, user: str, keys: Sequence[Key], project: str | None) -> list[LimitSet]:
-        """All that limits a person: their own, their project's, and those of each key."""
-        subjects = [Subject("user", user), *(Subject("key", key.id) for key in keys)]
-        if project is not None:
-            subjects.insert(1, Subject("project", project))
-        found = [await self.get(subject) for subject in subjects]
-        return [one for one in found if one.effective != NO_LIMITS]
+    async def scopes_of(self, user: User, keys: Sequence[Key], models: Iterable[str]) -> list[Scope]:
+        """All that limits a person's calls: their own limits, their project's, those of each key and of each
+        model."""
+        book = await load_book(self._store, self._configured().limits)
+        found = [Scope("user", user.id, book.user_limits(user.id, user.limits))]
+        if user.project is not None:
+            found.append(Scope("project", user.project, book.projects.get(user.project, NO_LIMITS)))
+        found += [Scope("key", key.id, key.limits) for key in keys]
+        found += [Scope("model", model, book.models.get(model, NO_LIMITS)) for model in models]
+        return [one for one in found if one.limits != NO_LIMITS]
 
     async def _put(self, actor: Actor, subject: Subject, limits: Limits) -> None:
         said = msgspec.to_builtins(limits)

@@ -141,7 +141,7 @@ def csv_of(report: UsageReport) -> str:
     table.writerow([*report.by, *SUMS])
     for row in report.rows:
         flat: dict[str, object] = {name: getattr(row, name, row.prompt + row.completion) for name in SUMS}
-        table.writerow([*(_cell(row.group[name]) for name in report.by), *flat.values()])
+        table.writerow([*(safe_cell(row.group[name]) for name in report.by), *flat.values()])
     return out.getvalue()
 
 
@@ -150,7 +150,8 @@ def record_view(record: Document) -> dict[str, Any]:
     return {**record, "at": written(record["at"]), "ended_at": written(record["ended_at"])}
 
 
-def _cell(value: str | None) -> str:
+def safe_cell(value: str | None) -> str:
+    """What a spreadsheet would compute gets a quote in front."""
     text = value or ""
     return f"'{text}" if text.startswith(FORMULA) else text
 

@@ -4,6 +4,7 @@ from typing import Self
 
 from msgspec import Struct
 
+from llmgateway.control.announcements import Announcements
 from llmgateway.control.audit import Audit
 from llmgateway.control.enrol import Enrolment
 from llmgateway.control.ground import Configured, Ground
@@ -11,7 +12,9 @@ from llmgateway.control.keys import Keys
 from llmgateway.control.limits import LimitSets
 from llmgateway.control.models import Models
 from llmgateway.control.people import People
+from llmgateway.control.projects import Projects
 from llmgateway.control.reports import Reports
+from llmgateway.control.terms import Agreements
 from llmgateway.domain.ports import Clock, State, Store
 
 
@@ -25,6 +28,9 @@ class Control(Struct, frozen=True, kw_only=True):
     limits: LimitSets
     reports: Reports
     audit: Audit
+    projects: Projects
+    announcements: Announcements
+    agreements: Agreements
 
     @classmethod
     def over(cls, store: Store, state: State, clock: Clock, *, pepper: bytes, configured: Configured) -> Self:
@@ -35,4 +41,6 @@ class Control(Struct, frozen=True, kw_only=True):
         return cls(
             keys=keys, people=people, models=models, limits=LimitSets(ground, people, keys),
             reports=Reports(ground), audit=audit, enrolment=Enrolment(ground),
+            projects=Projects(ground, people, keys),
+            announcements=Announcements(ground), agreements=Agreements(ground),
         )  # fmt: skip

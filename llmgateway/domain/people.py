@@ -40,3 +40,12 @@ class User(Struct, frozen=True, kw_only=True):
     @property
     def is_active(self) -> bool:
         return self.state == "active" and self.lapsed is None
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.roles
+
+    @property
+    def is_operator(self) -> bool:
+        """Operators do the daily work; administrators also say who else does, and which models there are."""
+        return self.is_admin or "operator" in self.roles

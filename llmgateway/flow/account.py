@@ -181,7 +181,7 @@ class Account:
     def __call__(
         self, caller: Caller, ask: Ask, principal: Principal, model: Model, vigil: Vigil, permit: Charged
     ) -> Line:
-        permit.record = record = Record(
+        permit.record = vigil.record = record = Record(
             id=caller.id,
             request_id=caller.request_id,
             at=caller.at,

@@ -9,9 +9,11 @@ import logging
 from collections.abc import Awaitable, Coroutine
 from typing import Any, Protocol, Self
 
+from llmgateway.domain.call import Record
 from llmgateway.domain.catalog import Model
 from llmgateway.domain.endpoints import SSE
 from llmgateway.domain.errors import ClientGone, GatewayError
+from llmgateway.domain.live import OpenCall
 from llmgateway.domain.ports import Caller
 from llmgateway.domain.sweep import PERIOD, Sweep
 from llmgateway.wire.sse import KEEPALIVE
@@ -39,11 +41,12 @@ class Tasks(Protocol):
 
 
 class Vigil:
-    """One call's watch. `interruption` is why the call was ended from outside, None while it was not."""
+    """One call's watch. `interruption` is why the call was ended from outside, None while it was not;
+    `record` is its line of the ledger, None while it waits to be let in."""
 
     __slots__ = (
         "_caller", "_drains", "_silent_since", "_streams", "_task", "_watch", "_watchers", "_writes",
-        "caller_left", "due", "followers", "interruption",
+        "caller_left", "due", "followers", "interruption", "model", "record",
     )  # fmt: skip
 
     def __init__(self, watch: "Watch", caller: Caller, model: Model, *, streams: bool) -> None:
@@ -59,6 +62,8 @@ class Vigil:
         self.interruption: GatewayError | None = None
         self.caller_left = False
         self.followers: list[Advancing] = []
+        self.model = model.id
+        self.record: Record | None = None
 
     def __enter__(self) -> Self:
         self._task = asyncio.current_task(self._watch.loop)
@@ -74,6 +79,19 @@ class Vigil:
         if task is not None and self.interruption is not None and isinstance(error, asyncio.CancelledError):
             task.uncancel()
             raise self.interruption from None
+
+    def told(self) -> OpenCall:
+        """How it is now, for operators to see."""
+        caller, record = self._caller, self.record
+        if record is None:
+            return OpenCall(
+                id=caller.id, at=caller.at, model=self.model, stream=self._streams, state="waiting"
+            )
+        return OpenCall(
+            id=caller.id, at=caller.at, model=record.model, stream=self._streams, state="open",
+            user=record.user, key=record.key_id, project=record.project, endpoint=record.endpoint,
+            replica=record.target.replica if record.target else None, tokens=record.tokens.completion,
+        )  # fmt: skip
 
     def interrupt(self, reason: GatewayError) -> None:
         """Ends the call where it waits; its blocks are left, and the caller of the gateway gets `reason`."""

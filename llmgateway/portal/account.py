@@ -19,7 +19,8 @@ EXPORTED_RECORDS = 1000
 async def show(desk: Desk, visit: Visit, error: GatewayError | None = None) -> Answer:
     values = {
         "error": error, "form": visit.form, "sessions": await desk.sessions.of_user(visit.me.id),
-        "has_password": await desk.accounts.has(visit.me.id),
+        "has_password": await desk.accounts.has(visit.me.id), "terms": desk.control.agreements.terms,
+        "accepted": await desk.control.agreements.of(visit.me.id),
     }  # fmt: skip
     return Page("account.html", values, status_of(error))
 
@@ -71,6 +72,9 @@ async def export(desk: Desk, visit: Visit) -> Answer:
     told = {
         "exported_at": written(desk.clock.now()), "user": user_view(visit.me),
         "has_password": await desk.accounts.has(user), "keys": [key_view(key) for key in keys],
+        "terms_accepted": [
+            {"version": one.version, "at": written(one.at)} for one in await desk.control.agreements.of(user)
+        ],
         "sessions": sessions, "usage": [usage_view(row) for row in usage.rows],
         "newest_requests": [record_view(record) for record in records],
     }  # fmt: skip

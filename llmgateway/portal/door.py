@@ -4,7 +4,8 @@ Nothing of a form is read before its sender is known.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import Literal, cast
 
 import msgspec
@@ -13,9 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from llmgateway.control.announcements import Announcement
 from llmgateway.control.plain import plain
 from llmgateway.domain.errors import GatewayError, MethodNotAllowed, NotAllowed, NotFound, Unavailable
+from llmgateway.domain.people import User
 from llmgateway.portal.address import Addresses
+from llmgateway.portal.events import event_stream
 from llmgateway.portal.form import read_form
 from llmgateway.portal.origin import Origins
 from llmgateway.portal.page import Pages
@@ -26,6 +30,7 @@ from llmgateway.portal.visit import (
     Desk,
     Download,
     Elsewhere,
+    Events,
     Look,
     Page,
     Redirect,
@@ -40,7 +45,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 31_536_000
 WAY_SECONDS = 900  # for signing in somewhere else
 MOST_FROM_ELSEWHERE = 768 * 1024  # bytes of a form
-SIGN_IN, HOME = "sign-in", "overview"
+SIGN_IN, HOME, TERMS = "sign-in", "overview", "terms"
 NOT_OURS = later("This did not come from a page of this portal. Please go back, reload it and try again.")
 FAILED = later("The gateway failed; the operators can find out why by the request id.")
 ELSEWHERE = later("This gateway is known by another address: %(url)s")
@@ -49,15 +54,21 @@ ELSEWHERE = later("This gateway is known by another address: %(url)s")
 class Place(Struct, frozen=True, kw_only=True):
     """An address and what is done there. `is_destination`: a visitor may be sent there by its name.
     `is_from_elsewhere`: forms of other sites come here; no session counts, what is brought must prove
-    itself."""
+    itself. `is_before_terms`: also for who has not accepted the terms of use yet."""
 
     name: str
     path: str
     get: Show | None = None
     post: Show | None = None
-    needs: Literal["nobody", "user", "admin"] = "user"
+    needs: Literal["nobody", "user", "operator", "admin"] = "user"
     is_destination: bool = False
     is_from_elsewhere: bool = False
+    is_before_terms: bool = False
+
+    def admits(self, user: User) -> bool:
+        if self.needs == "admin":
+            return user.is_admin
+        return self.needs != "operator" or user.is_operator
 
 
 class House(Struct, frozen=True, kw_only=True):
@@ -98,10 +109,10 @@ class Door:
             visit = await self._known(visit)
             response = await self._response(visit)
         except GatewayError as error:
-            response = self._failed(visit, error)
+            response = await self._failed(visit, error)
         except Exception:
             log.exception("a page failed", extra={"fields": {"request_id": visit.actor.request_id}})
-            response = self._failed(visit, GatewayError(FAILED))
+            response = await self._failed(visit, GatewayError(FAILED))
         await response(scope, receive, send)
 
     # --- who comes ---
@@ -149,11 +160,12 @@ class Door:
 
     async def _response(self, visit: Visit) -> Response:
         place, method = self._place, visit.request.method
-        if place is None or (place.needs == "admin" and visit.user and "admin" not in visit.user.roles):
+        if place is None or (visit.user and not place.admits(visit.user)):
             raise NotFound(later("There is no such page."))
-        if visit.user is None and place.needs != "nobody":
+        detour = await self._detour(visit, place)
+        if detour is not None:
             following = {"next": place.name} if place.is_destination and place.name != HOME else {}
-            return await self._sent(visit, Redirect(SIGN_IN, following))
+            return await self._sent(visit, Redirect(detour, following))
         show = place.post if method == "POST" else place.get if method in ("GET", "HEAD") else None
         if show is None:
             raise MethodNotAllowed(later("This page cannot be used like that."))
@@ -162,10 +174,21 @@ class Door:
         answer = await show(self._house.desk, visit)
         return await self._sent(visit, answer)
 
+    async def _detour(self, visit: Visit, place: Place) -> str | None:
+        """The place that comes first: the sign-in, or the terms of use."""
+        if place.needs == "nobody":
+            return None
+        if visit.user is None:
+            return SIGN_IN
+        agreements = self._house.desk.control.agreements
+        return TERMS if not place.is_before_terms and await agreements.is_owed(visit.user.id) else None
+
     async def _sent(self, visit: Visit, answer: Answer) -> Response:
         pages = self._house.pages
         if isinstance(answer, Page):
-            return pages.response(self._house.desk, visit, answer, self._place.name if self._place else None)
+            return await self._shown(visit, answer, self._place.name if self._place else None)
+        if isinstance(answer, Events):
+            return event_stream(self._pieces(visit, answer), pages.headers)
         if isinstance(answer, Redirect):
             return await self._redirected(visit, answer)
         if isinstance(answer, Elsewhere):
@@ -175,6 +198,26 @@ class Door:
             return Response(answer.body, media_type=answer.media_type, headers=pages.headers | name)
         body = msgspec.json.encode(answer.value, enc_hook=plain)
         return Response(body, media_type="application/json", headers=pages.headers)
+
+    async def _shown(self, visit: Visit, page: Page, place: str | None) -> Response:
+        """What operators announce stands at its head; where that cannot be read now, the page is shown
+        without."""
+        desk = self._house.desk
+        announcements: list[Announcement] = []
+        with suppress(GatewayError):
+            announcements = await desk.control.announcements.current()
+        return self._house.pages.response(desk, visit, page, place, announcements)
+
+    async def _pieces(self, visit: Visit, answer: Events) -> AsyncIterator[str]:
+        """Until the session ends, or the role does."""
+        house = self._house
+        async for event in answer.events:
+            found = None
+            with suppress(GatewayError):
+                found = await house.desk.sessions.of(visit.request)
+            if found is None or self._place is None or not self._place.admits(found[1]):
+                return
+            yield house.pages.piece(house.desk, visit, event)
 
     async def _redirected(self, visit: Visit, redirect: Redirect) -> Response:
         said = {"said": redirect.said} if redirect.said else {}
@@ -208,7 +251,7 @@ class Door:
             )  # fmt: skip
         return response
 
-    def _failed(self, visit: Visit, error: GatewayError) -> Response:
+    async def _failed(self, visit: Visit, error: GatewayError) -> Response:
         """For a script as JSON, for people as a page."""
         status = 421 if error.code == "misdirected" else self._house.status_of(error)
         if visit.request.headers.get(CSRF_HEADER) is not None:
@@ -219,7 +262,7 @@ class Door:
             )  # fmt: skip
         values = {"error": error, "status": status, "may_pass": isinstance(error, Unavailable)}
         page = Page("error.html", values, status)
-        response = self._house.pages.response(self._house.desk, visit, page, None)
+        response = await self._shown(visit, page, None)
         if error.retry_after is not None:
             response.headers["retry-after"] = str(int(error.retry_after) or 1)
         return response

@@ -77,7 +77,7 @@ async def create(desk: Desk, visit: Visit) -> Answer:
         new = _new_key(desk, visit)
         async with _alone(desk, visit.me.id):
             await _refuse_too_many(desk, visit.me.id)
-            if not await _is_new(desk, visit):
+            if not await is_new(desk, visit):
                 return Redirect("keys", said="already")
             issued = await desk.control.keys.create(visit.actor, new)
     except (InvalidRequest, Conflict) as error:
@@ -113,7 +113,7 @@ async def rename(desk: Desk, visit: Visit) -> Answer:
 async def rotate(desk: Desk, visit: Visit) -> Answer:
     key = await _own(desk, visit)
     overlap = OVERLAPS.get(visit.form.text("overlap"), timedelta(hours=24))
-    if not await _is_new(desk, visit):
+    if not await is_new(desk, visit):
         return Redirect("key", {"id": key.id}, said="already")
     try:
         issued = await desk.control.keys.rotate(visit.actor, key.id, overlap)
@@ -146,7 +146,7 @@ async def _own(desk: Desk, visit: Visit) -> Key:
     return key
 
 
-async def _is_new(desk: Desk, visit: Visit) -> bool:
+async def is_new(desk: Desk, visit: Visit) -> bool:
     """Whether this form is sent for the first time: reloading its answer sends it again."""
     once = visit.form.text("once")[:64]
     return await desk.shelf.add("once", f"{visit.me.id}:{once}", b"1", ONCE_SECONDS)

@@ -1,17 +1,19 @@
 """The first page: how the limits stand, what was spent, what was used, what failed, and how to begin."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llmgateway.control.reports import RecordsAsk, UsageAsk
-from llmgateway.domain.errors import Unavailable
 from llmgateway.domain.keys import Key
-from llmgateway.domain.limits import Standing
-from llmgateway.domain.ports import Document
+from llmgateway.domain.ports import Dimension, Document
 from llmgateway.portal.charts import Chart, by_day, stacked
 from llmgateway.portal.keys import keys_of
 from llmgateway.portal.spans import Span, lately, this_month
+from llmgateway.portal.standings import of_person
 from llmgateway.portal.visit import Answer, Desk, Page, Visit
+from llmgateway.portal.words import later
 
+OTHERS, ALL_OTHERS = later("Other models"), later("All others")
+BY_MODEL, BY_DAY = later("Tokens by day and model"), later("Tokens by day")
 FAILURES = 5  # shown
 LOOKED_THROUGH = 200  # of the newest records
 
@@ -21,27 +23,25 @@ async def show(desk: Desk, visit: Visit) -> Answer:
     keys = [key for key in await keys_of(desk, user) if key.state == "active"]
     month = await desk.control.reports.usage(UsageAsk(start=this_month(desk).start, user=user))
     values = {
-        "keys": keys, "expiring": _expiring(desk, keys), "standings": await _standings(desk, visit),
-        "month": month.rows[0] if month.rows else None, "chart": await tokens_by_day(desk, visit, span),
+        "key_names": {key.id: key.name for key in keys},
+        "keys": keys, "expiring": _expiring(desk, keys), "standings": await of_person(desk, visit.me, keys),
+        "month": month.rows[0] if month.rows else None,
+        "chart": await tokens_by_day(desk, visit, span, {"user": user}),
         "failures": await failures_of(desk, user), "models": desk.visible_to(visit.me)[:1],
     }  # fmt: skip
     return Page("overview.html", values)
 
 
-async def _standings(desk: Desk, visit: Visit) -> Sequence[Standing] | None:
-    """None where nobody can tell now: all else is still worth to be shown."""
-    try:
-        return await desk.standings(visit.me)
-    except Unavailable:
-        return None
-
-
-async def tokens_by_day(desk: Desk, visit: Visit, span: Span, **where: str) -> Chart:
-    ask = UsageAsk(start=span.start, end=span.end, by="day,model", user=visit.me.id, **where)  # type: ignore[arg-type]  # names of filters
+async def tokens_by_day(
+    desk: Desk, visit: Visit, span: Span, where: Mapping[str, str], *, by: Dimension = "model"
+) -> Chart:
+    """`where` are names and values of filters."""
+    ask = UsageAsk(start=span.start, end=span.end, by=f"day,{by}", **where)  # type: ignore[arg-type]  # their names
     report = await desk.control.reports.usage(ask)
-    series = by_day(report.rows, span.days, "model", visit.words.gettext("Other models"))
+    title, others = (BY_MODEL, OTHERS) if by == "model" else (BY_DAY, ALL_OTHERS)
+    series = by_day(report.rows, span.days, by, visit.words.gettext(others))
     return stacked(
-        span.days, series, visit.words.gettext("Tokens by day and model"),
+        span.days, series, visit.words.gettext(title),
         label=visit.words.short_day, number=visit.words.number,
     )  # fmt: skip
 

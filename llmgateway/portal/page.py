@@ -1,7 +1,8 @@
 """Templates made into pages: in the reader's language and colours, with headers that let nothing else in."""
 
+import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Struct
 from starlette.responses import Response
 
+from llmgateway.control.announcements import Announcement
 from llmgateway.domain.ports import Clock
 from llmgateway.portal.origin import Origins
 from llmgateway.portal.paths import path_to
-from llmgateway.portal.visit import SAID, Desk, Page, Visit
+from llmgateway.portal.visit import SAID, Desk, Event, Page, Visit
 from llmgateway.portal.words import LANGUAGES, Words
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -58,10 +60,14 @@ class Pages:
         self.headers = {**HEADERS, **(HTTPS_ONLY if origins.is_secure else {})}
         self._environments = {code: self._environment(one, assets) for code, one in words.items()}
 
-    def response(self, desk: Desk, visit: Visit, page: Page, place: str | None) -> Response:
+    def response(
+        self, desk: Desk, visit: Visit, page: Page, place: str | None,
+        announcements: Sequence[Announcement] = (),
+    ) -> Response:  # fmt: skip
         is_at_home = self._origins.is_at_home(visit.request)
         values = {
             **page.values,
+            "announcements": announcements,
             "visit": visit, "me": visit.user, "facts": desk.facts(), "place": place, "now": self._clock.now(),
             "links": self._links_for(visit), "languages": LANGUAGES,
             "base_url": self._origins.base_of(visit.request) if is_at_home else self._origins.public_url,
@@ -74,8 +80,13 @@ class Pages:
             headers = {**headers, "content-security-policy": policy}
         return Response(template.render(values), page.status, media_type=HTML, headers=headers)
 
+    def piece(self, desk: Desk, visit: Visit, event: Event) -> str:
+        """A part of a page, as HTML."""
+        values = {**event.values, "facts": desk.facts(), "now": self._clock.now()}
+        return self._environments[visit.words.code].get_template(event.template).render(values)
+
     def _links_for(self, visit: Visit) -> list[Link]:
-        is_operator = visit.user is not None and "admin" in visit.user.roles
+        is_operator = visit.user is not None and visit.user.is_operator
         return [link for link in self._links if is_operator or not link.is_for_operators]
 
     def _environment(self, words: Words, assets: Mapping[str, str]) -> Environment:
@@ -84,7 +95,10 @@ class Pages:
             trim_blocks=True, lstrip_blocks=True, auto_reload=False, extensions=["jinja2.ext.i18n"],
         )  # fmt: skip
         environment.install_gettext_callables(words.gettext, words.ngettext, newstyle=True)  # type: ignore[attr-defined]  # the extension's
-        environment.globals |= {"asset": assets.__getitem__, "path": self._path, "words": words}
+        environment.globals |= {
+            "asset": assets.__getitem__, "path": self._path, "words": words,
+            "once": lambda: secrets.token_urlsafe(16), "later_than": _later_than,
+        }  # fmt: skip
         environment.filters |= {
             "number": words.number, "short": words.short, "percent": words.percent, "day": words.day,
             "ago": lambda moment: words.ago(moment, self._clock.now()),
@@ -95,6 +109,10 @@ class Pages:
 
     def _path(self, place: str, **parameters: Any) -> str:
         return path_to(self._paths[place], {name: str(value) for name, value in parameters.items()})
+
+
+def _later_than(moment: datetime, seconds: float) -> datetime:
+    return moment + timedelta(seconds=seconds)
 
 
 def _utc(moment: datetime) -> str:

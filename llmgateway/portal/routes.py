@@ -1,6 +1,6 @@
 """All places of the portal as one table: their addresses, what is done there, and who may come.
 
-Operators' places go into a table of their own, with `needs="admin"`, and their links into `LINKS`.
+Those of operators stand in `operators/places.py`.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,21 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from llmgateway.portal import account, api, keys, models, overview, playground, saml_pages, sign_in, usage
+from llmgateway.portal import (
+    account,
+    api,
+    keys,
+    models,
+    overview,
+    playground,
+    saml_pages,
+    sign_in,
+    terms,
+    usage,
+)
 from llmgateway.portal.assets import PREFIX, Assets
 from llmgateway.portal.door import Door, House, Place
+from llmgateway.portal.operators import places as operators
 from llmgateway.portal.page import Link
 from llmgateway.portal.visit import Show
 from llmgateway.portal.words import later
@@ -25,7 +37,7 @@ def _page(name: str, path: str, get: Show, post: Show | None = None) -> Place:
     return Place(name=name, path=ROOT + path, get=get, post=post, is_destination=True)
 
 
-PLACES: Sequence[Place] = (
+OWN: Sequence[Place] = (
     _page("overview", "", overview.show),
     _page("keys", "/keys", keys.show, keys.create),
     _page("key-new", "/keys/new", keys.show_new),
@@ -45,7 +57,10 @@ PLACES: Sequence[Place] = (
     Place(name="account-password", path=f"{ROOT}/account/password", post=account.change_password),
     Place(name="account-session", path=f"{ROOT}/account/sessions", post=account.end_session),
     Place(name="account-others", path=f"{ROOT}/account/sessions/others", post=account.end_others),
-    Place(name="account-export", path=f"{ROOT}/account/export.json", get=account.export),
+    Place(name="account-export", path=f"{ROOT}/account/export.json", get=account.export,
+          is_before_terms=True),
+    Place(name="terms", path=f"{ROOT}/terms", get=terms.show, post=terms.accept, is_destination=True,
+          is_before_terms=True),
     Place(name="sign-in", path=f"{ROOT}/sign-in", get=sign_in.show_sign_in, post=sign_in.sign_in,
           needs="nobody", is_destination=True),
     Place(name="sign-up", path=f"{ROOT}/sign-up", get=sign_in.show_sign_up, post=sign_in.sign_up,
@@ -61,6 +76,8 @@ PLACES: Sequence[Place] = (
     Place(name="look", path=f"{ROOT}/look", post=sign_in.set_look, needs="nobody"),
 )  # fmt: skip
 
+PLACES: Sequence[Place] = (*OWN, *operators.PLACES)
+
 LINKS: Sequence[Link] = (
     Link("overview", ROOT, later("Overview"), "home"),
     Link("keys", f"{ROOT}/keys", later("API keys"), "key"),
@@ -69,6 +86,7 @@ LINKS: Sequence[Link] = (
     Link("playground", f"{ROOT}/playground", later("Playground"), "chat"),
     Link("api", f"{ROOT}/api", later("API"), "code"),
     Link("account", f"{ROOT}/account", later("Account"), "person"),
+    *operators.LINKS,
 )
 
 

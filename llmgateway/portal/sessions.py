@@ -147,7 +147,7 @@ class Sessions:
         if not self._origins.is_asked_for(request):
             return None
         found = await self.of(request)
-        if found is None or "admin" not in found[1].roles:
+        if found is None or not found[1].is_admin:
             return None
         given = request.headers.get(CSRF_HEADER, "")
         return found[1].id if request.method in SAFE_METHODS or is_token(found[0], given) else None

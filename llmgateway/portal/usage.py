@@ -35,7 +35,7 @@ async def show(desk: Desk, visit: Visit) -> Answer:
         "span": span, "filters": filters, "by": by, "groupings": GROUPINGS,
         "rows": report.rows[::-1] if by == "day" else report.rows,
         "total": total.rows[0] if total.rows else None,
-        "chart": await tokens_by_day(desk, visit, span, **filters),
+        "chart": await tokens_by_day(desk, visit, span, {"user": visit.me.id, **filters}),
         "names": await _names(desk, visit), "models": await _models(desk, visit),
         "query": {"from": span.start, "to": span.last.isoformat(), "by": by, **filters},
     }  # fmt: skip
@@ -45,7 +45,7 @@ async def show(desk: Desk, visit: Visit) -> Answer:
 async def as_csv(desk: Desk, visit: Visit) -> Answer:
     span = asked_span(desk, visit)
     report = await desk.control.reports.usage(_ask(visit, span, visit.asked("by") or "day"))
-    return Download(csv_of(report).encode(), "text/csv; charset=utf-8", f"{_name(span)}.csv")
+    return Download(csv_of(report).encode(), "text/csv; charset=utf-8", f"{file_name(span)}.csv")
 
 
 async def as_json(desk: Desk, visit: Visit) -> Answer:
@@ -57,7 +57,7 @@ async def as_json(desk: Desk, visit: Visit) -> Answer:
         "data": [usage_view(row) for row in report.rows],
     }  # fmt: skip
     body = msgspec.json.format(msgspec.json.encode(told, enc_hook=plain), indent=2)
-    return Download(body, "application/json", f"{_name(span)}.json")
+    return Download(body, "application/json", f"{file_name(span)}.json")
 
 
 async def show_requests(desk: Desk, visit: Visit) -> Answer:
@@ -90,5 +90,5 @@ async def _models(desk: Desk, visit: Visit) -> list[str]:
     return sorted(used | {model.id for model in desk.visible_to(visit.me)})
 
 
-def _name(span: Span) -> str:
+def file_name(span: Span) -> str:
     return f"usage-{span.start}-{span.last.isoformat()}"

@@ -1,6 +1,6 @@
 """What a page's function gets and gives: a visit, and a page, a redirect or a file."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -14,7 +14,8 @@ from llmgateway.control.replicas import Seen
 from llmgateway.control.services import Control
 from llmgateway.domain.catalog import Model
 from llmgateway.domain.keys import Principal, models_of
-from llmgateway.domain.limits import Standing
+from llmgateway.domain.limits import Scope, Standing
+from llmgateway.domain.live import OpenCall
 from llmgateway.domain.people import User
 from llmgateway.domain.policy import KeyRules
 from llmgateway.domain.ports import Clock, Shelf
@@ -35,6 +36,16 @@ SAID: Mapping[str, str] = {
     "password": later("Your password is changed, and all other sessions are ended."),
     "signed-out": later("You are signed out."),
     "welcome": later("Welcome! Your account is ready."),
+    "accepted": later("Thank you. You have accepted the terms of use."),
+    "created": later("It is made."),
+    "deleted": later("It is deleted."),
+    "suspended": later("Suspended. Whoever tries is refused from now on."),
+    "resumed": later("Active again."),
+    "member": later("The member is added."),
+    "no-member": later("The member is removed."),
+    "project-ended": later("The project is ended. Its keys are refused from now on."),
+    "limits": later("The limits are saved, and hold within a second."),
+    "sessions": later("All sessions of this person are ended."),
 }
 
 
@@ -88,8 +99,9 @@ class Federation(Protocol):
 
 
 class Desk(Struct, frozen=True, kw_only=True):
-    """What pages work with. `visible`: the models that somebody may call; `standings`: how a user's limits
-    stand; `replicas`: the health of upstreams."""
+    """What pages work with. `visible`: the models that somebody may call; `standings`: how the limits of
+    scopes stand now; `replicas`: the health of upstreams; `open_calls`: those of all processes; `config`:
+    all settings, masked."""
 
     control: Control
     accounts: Accounts
@@ -98,8 +110,10 @@ class Desk(Struct, frozen=True, kw_only=True):
     shelf: Shelf
     clock: Clock
     visible: Callable[[Principal], Sequence[Model]]
-    standings: Callable[[User], Awaitable[Sequence[Standing]]]
+    standings: Callable[[Sequence[Scope]], Awaitable[Sequence[Standing]]]
     replicas: Seen
+    open_calls: Callable[[], Awaitable[Sequence[OpenCall]]]
+    config: Callable[[], Mapping[str, Any]]
     facts: Callable[[], Facts]
     federation: Federation | None = None
 
@@ -192,5 +206,18 @@ class Data(Struct, frozen=True):
     value: object
 
 
-Answer = Page | Redirect | Elsewhere | Download | Data
+class Event(Struct, frozen=True):
+    """A piece of a page that changed; the script puts it where the old one was."""
+
+    template: str
+    values: Mapping[str, Any]
+
+
+class Events(Struct, frozen=True):
+    """What follows for as long as somebody looks."""
+
+    events: AsyncIterator[Event]
+
+
+Answer = Page | Redirect | Elsewhere | Download | Data | Events
 Show = Callable[[Desk, Visit], Awaitable[Answer]]

@@ -19,7 +19,7 @@ from babel.numbers import format_compact_decimal, format_currency, format_decima
 
 LOCALES = Path(__file__).with_name("locale")
 LANGUAGES: Mapping[str, str] = {"en": "English", "fi": "Suomi"}
-SMALL = Decimal("0.1")  # of money: below it two decimals say too little
+SMALL, TINY = Decimal("0.1"), Decimal("0.01")  # of money: two decimals say too little of it, and four
 
 
 def later(text: str) -> str:
@@ -50,6 +50,8 @@ class Words:
 
     def money(self, micros: int, currency: str) -> str:
         amount = Decimal(micros) / 1_000_000
+        if TINY <= abs(amount) < SMALL:
+            amount = round(amount, 4)
         if not 0 < abs(amount) < SMALL:
             return format_currency(amount, currency, locale=self._locale)
         pattern = self._locale.currency_formats["standard"].pattern.replace(".00", ".0000##")

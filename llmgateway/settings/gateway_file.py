@@ -39,6 +39,7 @@ from llmgateway.settings.bad_settings import BadSettings
 from llmgateway.settings.filling import Source, filled
 from llmgateway.settings.keeping import WARNING, days, read_retention, retention_entry
 from llmgateway.settings.policy_section import policy_entry, read_policy, read_shares, shares_entry
+from llmgateway.settings.portal_section import PortalSection, portal_entry, read_portal
 from llmgateway.settings.saml_section import read_saml, saml_entry
 from llmgateway.settings.yaml_tree import tree_of
 
@@ -86,6 +87,7 @@ class GatewayFile(Struct, frozen=True, kw_only=True):
     sign_in: SignIn = SignIn()
     saml: Saml | None = None
     policy: Policy = Policy()
+    portal: PortalSection = PortalSection()
     retention: Retention = Retention()
     key_expiry_warning: int = WARNING
 
@@ -116,6 +118,7 @@ def file_entry(file: GatewayFile) -> dict[str, Any]:
         "saml": saml_entry(file.saml),
         "policy": policy_entry(file.policy),
         "fair_share": shares_entry(file.fair_share),
+        "portal": portal_entry(file.portal),
         "retention": retention_entry(file.retention),
         "key_expiry_warning": f"{file.key_expiry_warning}d",
         "models": [entry_of(model) for model in file.models],
@@ -156,6 +159,7 @@ def _read(fields: Fields, complaints: list[str]) -> GatewayFile:
         sign_in=_sign_in(fields.section("sign_in")),
         saml=read_saml(fields.section("saml"), complaints) if fields.raw("saml") is not None else None,
         policy=read_policy(fields.section("policy"), complaints),
+        portal=read_portal(fields.section("portal")),
         retention=read_retention(fields.section("retention")),
         key_expiry_warning=fields.take("key_expiry_warning", days, WARNING),
     )

@@ -5,6 +5,7 @@ import pytest
 
 from llmgateway.control.keys import NewKey
 from llmgateway.control.limits import LimitSet, Subject, load_book, subject_in
+from llmgateway.control.people import UserChanges
 from llmgateway.domain.book import LimitBook
 from llmgateway.domain.errors import InvalidRequest, NotFound
 from llmgateway.domain.keys import Principal
@@ -104,11 +105,15 @@ async def test_all_that_is_set_is_listed_in_pages(desk: Desk) -> None:
 
 
 async def test_what_limits_a_person(desk: Desk) -> None:
-    desk.configure(limits=LimitBook(default=MANY, projects={"thesis": FEW}))
+    desk.configure(limits=LimitBook(default=MANY, projects={"thesis": FEW}, models={"org/embed": FEW}))
     limited = await desk.control.keys.create(ANN, NewKey(user="alice", name="a", limits=FEW))
     free = await desk.control.keys.create(ANN, NewKey(user="alice", name="b"))
-    found = await desk.control.limits.of_person("alice", [limited.key, free.key], "thesis")
-    assert [one.subject.name for one in found] == ["user/alice", "project/thesis", f"key/{limited.key.id}"]
+    alice = await desk.control.people.change(ANN, "alice", UserChanges(project="thesis"))
+    keys, models = [limited.key, free.key], ["qwen3-32b", "org/embed"]
+    assert await desk.control.limits.scopes_of(alice, keys, models) == [
+        Scope("user", "alice", MANY), Scope("project", "thesis", FEW), Scope("key", limited.key.id, FEW),
+        Scope("model", "org/embed", FEW),
+    ]  # fmt: skip
 
 
 async def test_every_change_is_in_the_audit_log(desk: Desk) -> None:

@@ -22,6 +22,12 @@ models:
   - {id: held, targets: [{url: "${LLM_DEFAULT_URL}/hold-after-3/v1"}]}
 """
 MARKUP = "img, [onload], [onerror]"
+OPERATORS = (
+    "/people", "/people/new", "/person/ann", "/person/aino", "/person-state/aino", "/projects",
+    "/projects/new", "/project/lab", "/project-end/lab", "/keys", "/models", "/model/qwen3-32b",
+    "/models/new", "/limits", "/limits/user/ann", "/limits/default/default", "/usage?by=user&and=model",
+    "/requests", "/live", "/audit", "/announcements", "/config",
+)  # fmt: skip
 ODD = '<img src=x onerror="alert(1)">'
 PAGES = (
     "", "/keys", "/keys/new", "/usage", "/requests", "/models", "/models/qwen3-32b", "/playground",
@@ -60,7 +66,31 @@ async def state(browser: Browser, gateway: Gateway) -> Any:
         answer = await gateway.ask(Request("POST", "/v1/chat/completions", secret, json=chat("qwen3-32b")))
         assert answer.status == 200
         await gateway.ledger(1, user="ann")
+        await furnish(shown, gateway)
         return await shown.page.context.storage_state()
+
+
+async def furnish(shown: Window, gateway: Gateway) -> None:
+    """What operators' pages show: others' keys, a project, limits, an announcement, with names that are
+    markup."""
+    page = shown.page
+    await gateway.admin("POST", "/users", {"id": "aino", "name": ODD})
+    await gateway.create_key("aino", ODD)
+    await gateway.admin("PUT", "/limits/user/ann", {"tokens_per_day": 5_000_000})
+    await gateway.admin("PUT", "/limits/default", {"requests_per_minute": 600})
+    await shown.go("/portal/operators/projects/new")
+    await page.fill("#f-id", "lab")
+    await page.fill("#f-name", ODD)
+    await page.fill("#f-responsible", "aino")
+    await page.click("main form .button")
+    await page.fill("#f-member", "aino")
+    await page.click("main >> text=Add")
+    await page.fill("#f-key_name", ODD)
+    await page.click("text=Create the key")
+    await shown.go("/portal/operators/announcements")
+    await page.fill("#f-text", ODD)
+    await page.click("main form:has(#f-text) .button")
+    await expect(page.locator(".announced")).to_contain_text(ODD)
 
 
 async def make_key(shown: Window, name: str) -> str:
@@ -119,6 +149,9 @@ async def test_every_page_is_for_everybody(
         await shown.page.click("main form .button")
         await expect(shown.page.locator(".wrong")).to_be_visible()
         wrong["a refused form"] = await shown.violations() or None
+        for path in OPERATORS:
+            await shown.go(f"/portal/operators{path}")
+            wrong[path] = await shown.violations() or await shown.page.locator(MARKUP).count() or None
         assert shown.complaints == []
     async with window(browser, gateway.url, **look) as shown:
         for path in ("/sign-in", "/sign-up"):
@@ -193,6 +226,47 @@ async def test_an_answer_is_stopped(browser: Browser, gateway: Gateway, state: A
         await expect(shown.page.locator("[data-send]")).to_be_enabled()
     (record,) = await gateway.ledger(1, user="ann", model="held")
     assert record["outcome"] == "client_gone"
+
+
+async def test_the_live_page_follows(browser: Browser, gateway: Gateway, state: Any) -> None:
+    secret = (await gateway.create_key("aino", "live")).secret
+    async with window(browser, gateway.url, storage_state=state) as shown:
+        await shown.go("/portal/operators/live")
+        begun = shown.page.locator("[aria-labelledby=open] tbody tr").first
+        await expect(shown.page.locator("[data-still]")).to_be_hidden()
+        async with await gateway.connect() as program:
+            asked = chat("held", "a secret question", stream=True)
+            await program.send(Request("POST", "/v1/chat/completions", secret, json=asked))
+            await expect(begun).to_contain_text("aino")
+            await expect(begun).to_contain_text("Streams")
+            assert "a secret question" not in await shown.page.content()
+        ended = shown.page.locator("[aria-labelledby=ended] tbody tr").first
+        await expect(ended).to_contain_text("Broken off by the program", timeout=10_000)
+        await expect(begun).to_have_count(0)
+        assert await shown.violations() == []
+        assert shown.complaints == []
+
+
+SHIFTS = """new Promise(done => { let sum = 0;
+    new PerformanceObserver(list => { for (const one of list.getEntries()) sum += one.value; })
+        .observe({type: "layout-shift", buffered: true});
+    setTimeout(() => done(sum), 300); })"""
+
+
+@pytest.mark.parametrize("path", ["/portal/sign-in", "/portal"])
+async def test_a_first_page_is_light_and_does_not_jump(
+    browser: Browser, gateway: Gateway, state: Any, path: str
+) -> None:
+    """All that a browser loads of us at first, and Chromium's own measure of what moves."""
+    options = {} if path.endswith("sign-in") else {"storage_state": state}
+    sizes: list[int] = []
+    async with window(browser, gateway.url, **options) as shown:
+        shown.page.on("response", lambda one: sizes.append(int(one.headers.get("content-length", "0"))))
+        await shown.go(path)
+        await shown.page.wait_for_load_state("networkidle")
+        assert len(sizes) >= 3
+        assert 10_000 < sum(sizes) < 150_000
+        assert await shown.page.evaluate(SHIFTS) < 0.01
 
 
 async def test_copying_a_snippet(browser: Browser, gateway: Gateway, state: Any) -> None:

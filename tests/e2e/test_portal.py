@@ -3,12 +3,15 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import httpx
 import pytest
 
 from tests.e2e.deployment import Deployment
+from tests.lab.client import Request, chat
 from tests.lab.gateway import ADMIN_KEY
+from tests.lab.waiting import eventually_answers
 
 pytestmark = pytest.mark.e2e
 
@@ -51,6 +54,25 @@ async def test_s_ses_03_who_is_suspended_is_out_everywhere(
     path = f"/users/{export['user']['id']}"
     assert (await deployment.gateway.admin("PATCH", path, {"state": "suspended"})).status == 200
     assert await statuses(client) == {303}
+
+
+async def test_the_live_page_shows_calls_of_every_worker(
+    client: httpx.AsyncClient, deployment: Deployment
+) -> None:
+    user = (await client.get("/portal/account/export.json")).json()["user"]["id"]
+    await deployment.gateway.admin("PATCH", f"/users/{user}", {"roles": ["user", "operator"]})
+    key = await deployment.gateway.create_key(user, "live")
+    async with AsyncExitStack() as stack:
+        for _ in range(6):  # on both workers, most likely
+            program = await stack.enter_async_context(await deployment.gateway.connect())
+            asked = chat("hold-after-1", stream=True)
+            await program.send(Request("POST", "/v1/chat/completions", key.secret, json=asked))
+            await program.events(1)
+
+        async def all_are_there() -> bool:
+            return (await client.get("/portal/operators/live")).text.count('<th scope="row"><a') == 6
+
+        await eventually_answers(all_are_there, "every worker tells of its calls", 15)
 
 
 async def test_the_operators_api_takes_the_session_of_an_administrator_only(

@@ -44,6 +44,13 @@ async def browser(portal: Portal) -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
+async def ann(portal: Portal, browser: Browser) -> Browser:
+    """Signed in, an administrator."""
+    await browser.sign_up("ann")
+    return browser
+
+
+@pytest.fixture
 async def alice(portal: Portal, browser: Browser) -> Browser:
     """Signed in, with the role `user` alone."""
     await plain_user(portal, browser)

@@ -1,7 +1,7 @@
 """A whole portal over a real store: what a browser sees of it, without a browser."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from html import unescape
 
@@ -16,8 +16,8 @@ from llmgateway.control.playground import Playground
 from llmgateway.domain.catalog import Catalog
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.ids import Ids
-from llmgateway.domain.limits import Standing
-from llmgateway.domain.people import User
+from llmgateway.domain.limits import Scope, Standing
+from llmgateway.domain.live import OpenCall
 from llmgateway.domain.secret import Secret
 from llmgateway.edge.errors import status_of
 from llmgateway.edge.middleware import HANDLERS, Envelope
@@ -50,6 +50,10 @@ class Portal:
         self.desk = desk
         self.rules = AccountRules(is_private=True)
         self.limits: list[Standing] | None = []
+        self.asked_scopes: Sequence[Scope] = ()
+        self.calls: list[OpenCall] = []
+        self.looks = 0
+        self.on_look: Callable[[int], Awaitable[object]] = _nothing
         self.sign_in_url: str | None = None
         self.origins = Origins(public_url)
         self.shelf = SqliteShelf(desk.store.file, desk.clock)
@@ -92,15 +96,25 @@ class Portal:
                               rules=lambda: self.rules, hasher=QUICK),
             playground=Playground(desk.control.keys, desk.clock),
             visible=route.visible, standings=self._standings, replicas=self.replicas.seen,
+            open_calls=self._open_calls, config=lambda: {"settings": {"ADMIN_KEY": "***"}},
             facts=lambda: Facts(public_url=self.public_url, currency="EUR", time_zone="Europe/Helsinki",
                                 version="0", sign_in_url=self.sign_in_url,
                                 key_rules=desk.configuration.policy.keys),
         )  # fmt: skip
 
-    async def _standings(self, user: User) -> list[Standing]:
+    async def _standings(self, scopes: Sequence[Scope]) -> list[Standing]:
+        self.asked_scopes = scopes
         if self.limits is None:
             raise StoreUnavailable("Redis is not available.")
         return self.limits
+
+    async def _open_calls(self) -> list[OpenCall]:
+        self.looks += 1
+        await self.on_look(self.looks)
+        return self.calls
+
+
+async def _nothing(looks: int) -> None: ...
 
 
 class Browser:

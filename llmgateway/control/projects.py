@@ -1,0 +1,217 @@
+"""Projects: made, changed, ended; their members, and keys that belong to no single person.
+
+The budget of a project is its limits, which stand in `control/limits.py`. Its own keys belong to a user of
+the project's, who cannot sign in; when a project ends, all its keys do.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from llmgateway.control.audit import Actor
+from llmgateway.control.changes import announce, document_of, each, given, need, no_such, revise
+from llmgateway.control.checks import name_in, optional_name, user_id_in
+from llmgateway.control.ground import Ground
+from llmgateway.control.keys import Issued, Keys, NewKey
+from llmgateway.control.moments import now_of, to_the_millisecond
+from llmgateway.control.people import NewUser, People, UserChanges
+from llmgateway.domain.errors import Conflict, InvalidRequest, NotFound, shown
+from llmgateway.domain.limits import Limits
+from llmgateway.domain.people import User
+from llmgateway.domain.ports import Change, Document
+from llmgateway.domain.projects import Project
+
+SERVICE = "service:"  # before a project's id: the user whom its own keys belong to
+
+
+class NewProject(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    id: str
+    name: str | None = None
+    responsible: str | None = None
+    expires_at: datetime | None = None
+
+
+class ProjectChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What may be changed; null takes a value away."""
+
+    name: str | UnsetType = UNSET
+    responsible: str | UnsetType | None = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
+
+
+class NewServiceKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    models: list[str] | None = None
+    expires_at: datetime | None = None
+    limits: Limits | None = None
+
+
+def service_user(project_id: str) -> str:
+    """Whom the project's own keys and their records belong to."""
+    return f"{SERVICE}{project_id}"
+
+
+class Projects:
+    """A user is a member of at most one project: the one that their next keys are charged to."""
+
+    def __init__(self, ground: Ground, people: People, keys: Keys) -> None:
+        self._store = ground.store
+        self._state = ground.state
+        self._audit = ground.audit
+        self._clock = ground.clock
+        self._people = people
+        self._keys = keys
+
+    async def create(self, actor: Actor, new: NewProject) -> Project:
+        project = Project(
+            id=user_id_in(new.id, "id"), created_at=now_of(self._clock),
+            name=optional_name(new.name, "name") or name_in(new.id, "id"),
+            responsible=optional_name(new.responsible, "responsible", 200),
+            expires_at=_moment(new.expires_at),
+        )  # fmt: skip
+        async with self._audit.change(actor, "projects.create", project.id) as entry:
+            if await self._store.get("projects", project.id) is not None:
+                raise _taken(project.id)
+            await self._need_responsible(project.responsible)
+            said = ("name", "responsible", "expires_at")
+            await entry.accept({name: getattr(project, name) for name in said})
+            try:
+                await self._store.insert("projects", document_of(project))
+            except Conflict:
+                raise _taken(project.id) from None
+            await self._follow(actor, project.id, None, project.expires_at)
+        return project
+
+    async def get(self, project_id: str) -> Project:
+        return _project(await need(self._store, "projects", project_id))
+
+    async def find(self, project_id: str) -> Project | None:
+        """None, too, for a name that only stands in users, keys or settings."""
+        document = await self._store.get("projects", project_id)
+        return None if document is None else _project(document)
+
+    async def page(self, *, limit: int, after: str | None = None) -> tuple[Sequence[Project], str | None]:
+        """By id."""
+        page = await self._store.find("projects", {}, limit=limit, after=after)
+        return [_project(document) for document in page.data], page.next
+
+    async def change(self, actor: Actor, project_id: str, changes: ProjectChanges) -> Project:
+        async with self._audit.change(actor, "projects.change", project_id) as entry:
+            before = await self.get(project_id)
+            fields = _checked_changes(changes)
+            await self._need_responsible(fields.get("responsible"))
+            document, _ = await revise(self._store, "projects", entry, lambda _: fields, fields)
+        project = _project(document)
+        if project.expires_at != before.expires_at:
+            await self._follow(actor, project_id, before.expires_at, project.expires_at)
+        return project
+
+    async def end(self, actor: Actor, project_id: str) -> Project:
+        """Now: its keys are refused from now on."""
+        return await self.change(actor, project_id, ProjectChanges(expires_at=now_of(self._clock)))
+
+    async def delete(self, actor: Actor, project_id: str) -> None:
+        """Only one that nobody and nothing belongs to; what was used stays in the ledger."""
+        async with self._audit.change(actor, "projects.delete", project_id) as entry:
+            await need(self._store, "projects", project_id)
+            keys = await self._store.find("keys", {"project": project_id}, limit=1)
+            if keys.data or await self.members(project_id):
+                raise Conflict("This project has members or keys; end it instead.")
+            await entry.accept({})
+            if not await self._store.delete("projects", project_id):
+                raise no_such("projects", project_id)
+
+    # --- members ---
+
+    async def members(self, project_id: str) -> list[User]:
+        """By id, without the user of its own keys."""
+        found = each(self._store, "users", {"project": project_id})
+        return [msgspec.convert(one, User) async for one in found if one["id"] != service_user(project_id)]
+
+    async def add_member(self, actor: Actor, project_id: str, user_id: str) -> User:
+        """From another project they are taken away."""
+        await self.get(project_id)
+        await self._people.get(user_id)
+        return await self._people.change(actor, user_id, UserChanges(project=project_id))
+
+    async def remove_member(self, actor: Actor, project_id: str, user_id: str) -> User:
+        user = await self._people.get(user_id)
+        if user.project != project_id:
+            raise NotFound(f"There is no member '{shown(user_id)}' of this project.")
+        return await self._people.change(actor, user_id, UserChanges(project=None))
+
+    # --- its own keys ---
+
+    async def create_key(self, actor: Actor, project_id: str, new: NewServiceKey) -> Issued:
+        project, owner = await self.get(project_id), service_user(project_id)
+        try:
+            await self._people.get(owner)
+        except NotFound:
+            user = NewUser(id=owner, name=project.name, project=project.id)
+            await self._people.create(actor, user)
+        return await self._keys.create(
+            actor,
+            NewKey(
+                user=owner, name=new.name, models=new.models, expires_at=new.expires_at, limits=new.limits,
+                project=project.id,
+            ),
+        )  # fmt: skip
+
+    async def _need_responsible(self, user_id: str | None) -> None:
+        if user_id is None:
+            return
+        try:
+            await self._people.get(user_id)
+        except NotFound:
+            message = f"There is no user '{shown(user_id)}'."
+            raise InvalidRequest(message, param="responsible") from None
+
+    async def _follow(
+        self, actor: Actor, project_id: str, before: datetime | None, after: datetime | None
+    ) -> None:
+        """Keys end with the project: what would outlive it is cut, and what was cut gets the new end."""
+        if before == after:
+            return
+
+        def change(key: Document) -> Document:
+            ends = key["expires_at"]
+            is_cut = before is not None and ends == before
+            outlives = after is not None and (ends is None or ends > after)
+            return {"expires_at": after} if is_cut or outlives else {}
+
+        async for key in each(self._store, "keys", {"project": project_id}):
+            if key["state"] == "revoked" or not change(key):
+                continue
+            async with self._audit.change(actor, "keys.change", key["id"]) as entry:
+                _, has_changed = await revise(self._store, "keys", entry, change, {"expires_at": after})
+            if has_changed:
+                await announce(self._state, [Change("keys", key["id"])])
+
+
+def _checked_changes(changes: ProjectChanges) -> dict[str, Any]:
+    """The fields as they are stored."""
+    fields = given(changes)
+    if "name" in fields:
+        fields["name"] = name_in(fields["name"], "name")
+    if "responsible" in fields:
+        fields["responsible"] = optional_name(fields["responsible"], "responsible", 200)
+    if "expires_at" in fields:
+        fields["expires_at"] = _moment(fields["expires_at"])
+    return fields
+
+
+def _moment(moment: datetime | None) -> datetime | None:
+    if moment is None:
+        return None
+    return to_the_millisecond(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC))
+
+
+def _taken(project_id: str) -> Conflict:
+    return Conflict(f"There is a project '{shown(project_id)}' already.", param="id")
+
+
+def _project(document: Document) -> Project:
+    return msgspec.convert(document, Project)

@@ -1,0 +1,1 @@
+"""Operators' pages: the daily work without a shell."""

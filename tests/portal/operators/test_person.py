@@ -1,0 +1,130 @@
+"""One person: looked at, changed, shut out; and who may do that to whom."""
+
+import pytest
+
+from llmgateway.control.keys import NewKey
+from llmgateway.control.people import NewUser, UserChanges
+from llmgateway.domain.errors import NotAuthenticated
+from llmgateway.domain.limits import Limits, Scope, Standing
+from tests.control.desk import ANN
+from tests.portal.house import Browser, Portal, browsing
+from tests.portal.test_overview import used
+
+AINO = "/portal/operators/person/aino"
+
+
+@pytest.fixture(autouse=True)
+async def aino(portal: Portal) -> None:
+    await portal.desk.control.people.create(ANN, NewUser(id="aino", name="Aino", project="thesis"))
+
+
+@pytest.fixture
+async def olli(ann: Browser, portal: Portal) -> Browser:
+    """An operator, who is no administrator."""
+    await ann.post("/portal/sign-out", {"token": await token(ann)})
+    await ann.sign_up("olli")
+    await portal.desk.control.people.change(ANN, "olli", UserChanges(roles=["user", "operator"]))
+    return ann
+
+
+async def token(browser: Browser) -> str:
+    await browser.get("/portal/account")
+    return browser.hidden("/portal/account")["token"]
+
+
+async def test_what_is_known_of_a_person(ann: Browser, portal: Portal) -> None:
+    issued = await portal.desk.control.keys.create(
+        ANN, NewKey(user="aino", name="laptop", limits=Limits(tokens_per_day=5))
+    )
+    failed = await used(portal, "aino", "qwen3-32b", outcome="timeout", status=504)
+    scope = Scope("key", issued.key.id, Limits(tokens_per_day=5))
+    portal.limits = [Standing(scope, "tokens_per_day", 5, 2, 7200.0)]
+    await ann.get(AINO)
+    for text in ("laptop", failed, "Too slow", "3 left of 5", "key “laptop”", "2 used; anew in 2 hours"):
+        assert text in ann.page, text
+    assert issued.token.reveal() not in ann.page
+    assert {scope.kind for scope in portal.asked_scopes} == {"key"}
+    assert (await ann.get("/portal/operators/person/nobody")).status_code == 404
+
+
+async def test_a_profile_is_changed(ann: Browser, portal: Portal) -> None:
+    await ann.get(AINO)
+    fields = {"name": "Aino K", "email": "a@example.edu", "project": "", "roles": "admin"}
+    answer = await ann.post(AINO, fields)
+    assert answer.headers["location"] == f"{AINO}?said=changed"
+    user = await portal.desk.control.people.get("aino")
+    assert (user.name, user.email, user.project, user.roles) == ("Aino K", "a@example.edu", None, ("user",))
+    await ann.get(AINO)
+    assert (await ann.post(AINO, {"name": "Aino", "email": "nowhere"})).status_code == 422
+
+
+async def test_roles_are_an_administrators_to_give(ann: Browser, portal: Portal) -> None:
+    path = "/portal/operators/person-roles/aino"
+    await ann.get(AINO)
+    await ann.post(path, {"roles": ["user", "operator", "root"]})
+    assert (await portal.desk.control.people.get("aino")).roles == ("user", "operator")
+    await ann.get(AINO)
+    assert (await ann.post(path, {})).status_code == 422
+    await ann.get(AINO)
+    own = "/portal/operators/person-roles/ann"
+    refused = await ann.post(own, {"roles": "user", "token": await token(ann)})
+    assert refused.status_code == 403
+    assert "admin" in (await portal.desk.control.people.get("ann")).roles
+
+
+async def test_who_is_suspended_is_out_at_once(ann: Browser, portal: Portal) -> None:
+    issued = await portal.desk.control.keys.create(ANN, NewKey(user="aino", name="laptop"))
+    path = "/portal/operators/person-state/aino"
+    await ann.get(path)
+    assert "Suspend “Aino”?" in ann.page
+    assert (await ann.post(path, {"state": "suspended"})).headers["location"] == f"{AINO}?said=suspended"
+    with pytest.raises(NotAuthenticated):
+        await portal.desk.call(issued.token.reveal())
+    await ann.get(AINO)
+    await ann.post(path, {"state": "active"})
+    await portal.desk.call(issued.token.reveal())
+    refused = await ann.post("/portal/operators/person-state/ann", {"token": await token(ann)})
+    assert refused.status_code == 403, "nobody shuts themselves out"
+
+
+async def test_sessions_are_ended(ann: Browser, portal: Portal) -> None:
+    async with browsing(portal) as aino:
+        await portal.desk.control.people.change(ANN, "aino", UserChanges(project=None))
+        await aino.sign_up("matti")
+        assert (await aino.get("/portal")).status_code == 200
+        await ann.get("/portal/operators/person/matti")
+        assert "in 1 browsers" in ann.page
+        path = "/portal/operators/person-sessions/matti"
+        assert (await ann.post(path)).headers["location"].endswith("said=sessions")
+        assert (await aino.get("/portal")).status_code == 303
+
+
+async def test_a_key_for_somebody_is_shown_once(ann: Browser, portal: Portal) -> None:
+    path = "/portal/operators/person-key/aino"
+    await ann.get(AINO)
+    fields = {**ann.hidden(path), "key_name": "gift", "life": "30"}
+    answer = await ann.post(path, fields)
+    assert answer.status_code == 201
+    (key,) = (await portal.desk.control.keys.page({"user": "aino"}, limit=9))[0]
+    assert (key.name, key.project, key.expires_at is not None) == ("gift", "thesis", True)
+    assert f"lgw_{key.id}_" in ann.page
+    assert (await ann.post(path, fields)).headers["location"].endswith("said=already")
+    await ann.get(AINO)
+    assert (await ann.post(path, {"key_name": " "})).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["person-roles/aino", "person-key/aino", "models/new", "config"])
+async def test_s_key_08_an_operator_is_no_administrator(olli: Browser, path: str, portal: Portal) -> None:
+    sent = {"token": await token(olli), "roles": "admin", "key_name": "x"}
+    assert (await olli.post(f"/portal/operators/{path}", sent)).status_code == 404
+    assert (await portal.desk.control.people.get("aino")).roles == ("user",)
+
+
+@pytest.mark.parametrize("place", ["person", "person-state", "person-sessions"])
+@pytest.mark.parametrize("user", ["ann", "olli"])
+async def test_s_key_08_an_operator_changes_no_operator(olli: Browser, place: str, user: str) -> None:
+    sent = {"token": await token(olli), "state": "suspended", "name": "x"}
+    assert (await olli.post(f"/portal/operators/{place}/{user}", sent)).status_code == 403
+    assert (await olli.get(f"/portal/operators/person/{user}")).status_code == 200
+    assert "Only an administrator" in olli.page
+    assert (await olli.post(f"/portal/operators/{place}/aino", sent)).status_code == 303
