@@ -1,4 +1,4 @@
-"""What is reserved on Redis: claims of open calls, places of limits and of full models; and what is counted."""
+"""What is reserved on Redis: claims of open calls, places of limits and of models; and what is counted."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
