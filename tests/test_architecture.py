@@ -28,6 +28,7 @@ UNMIRRORED = {
     "domain/terms.py": "values only",
     "domain/admission.py": "protocols only",
     "domain/ports.py": "protocols only",
+    "domain/spool.py": "protocols only",
     "domain/upkeep.py": "protocols only",
     "stores/mongo_sums.py": "tested by tests/stores/upkeep_contract.py on a real server",
     "stores/sqlite_sums.py": "tested by tests/stores/upkeep_contract.py",

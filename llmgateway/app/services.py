@@ -38,7 +38,7 @@ from llmgateway.jobs.background import Background
 from llmgateway.jobs.live import LiveCalls
 from llmgateway.jobs.probe import Capabilities, keep_probing
 from llmgateway.jobs.propagation import Propagation
-from llmgateway.jobs.ship import Recovery, Shipper
+from llmgateway.jobs.ship import Heir, Recovery, Shipper
 from llmgateway.jobs.ticks import CONFIG_PERIOD, Reload, every, heed_changes, turn_sweep
 from llmgateway.jobs.watermark import PERIOD as WATERMARK_PERIOD, Watermark
 from llmgateway.observability.exposition import Board
@@ -126,7 +126,9 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
             Relay(everywhere, {"openai": OpenAI(), "echo": OpenAI()}, clock),
             Watch(background, keepalive=settings.keepalive),
         )
-        recovery = Recovery(journal, journal, clock, sinks=sinks)
+        recovery = Recovery(
+            journal, journal, clock, lines=memory.ledger.lines, sinks=sinks, heirs=heirs_of(gateway.admit)
+        )
         control = control_over(in_force, store, state, clock)
         parts = Parts(memory, control, background, clock, settings.data_dir / JOURNAL, recovery.look)
         services = Services(
@@ -155,6 +157,11 @@ async def admission_on(footing: Footing, stack: AsyncExitStack) -> Admit:
         MOST_IN_FLIGHT, limiter, places, prompts,
         book=book_of(settings), calendar=Calendar(settings.time_zone),
     )  # fmt: skip
+
+
+def heirs_of(admit: Admit) -> Sequence[Heir]:
+    """Who holds something in a worker's name."""
+    return [admit.limiter.recover, lambda worker, _: admit.places.recover(worker)]
 
 
 def names_in(catalog: Catalog, model_id: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from llmgateway.cli.options import Arguments
 from llmgateway.cli.printing import say, say_fields, say_json, table
 from llmgateway.domain.call import Record
 from llmgateway.domain.ports import Ledger, RecordQuery, SystemClock, UsageQuery
+from llmgateway.domain.upkeep import Upkeep
 from llmgateway.jobs.reconcile import Reconciliation
 from llmgateway.jobs.ship import Recovery, Shipper
 from llmgateway.stores.journal import FileJournal
@@ -93,7 +94,7 @@ async def replay(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         root = here.settings.data_dir / JOURNAL
         with FileJournal(root, worker=f"replay-{os.getpid()}-{token_hex(4)}") as journal:
-            recovered = await Recovery(journal, journal, SystemClock()).look()
+            recovered = await Recovery(journal, journal, SystemClock(), lines=here.ledger.lines).look()
             letters, refused = await resend(here.store, journal, take_letters(root))
             to_ship = journal.unshipped
             is_done = await Shipper(journal, here.store.append).drain(REPLAY_SECONDS)
@@ -123,17 +124,17 @@ async def reconcile(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         root = here.settings.data_dir / JOURNAL
         run = Reconciliation(
-            here.ledger, SystemClock(), survey=lambda: left_in(root), recover=lambda: adopt(here.store, root)
+            here.ledger, SystemClock(), survey=lambda: left_in(root), recover=lambda: adopt(here.ledger, root)
         )
         found = await run.run(window)
     say_fields(msgspec.structs.asdict(found), as_json=arguments.as_json)
     return 1 if found.discrepancy or found.orphans or found.dead_letters else 0
 
 
-async def adopt(ledger: Ledger, root: Path) -> int:
+async def adopt(ledger: Upkeep, root: Path) -> int:
     """Settles and ships what dead workers left; returns how many records they had left open."""
     with FileJournal(root, worker=f"reconcile-{os.getpid()}-{token_hex(4)}") as journal:
-        recovered = await Recovery(journal, journal, SystemClock()).look()
+        recovered = await Recovery(journal, journal, SystemClock(), lines=ledger.lines).look()
         await Shipper(journal, ledger.append).drain(REPLAY_SECONDS)
     return recovered
 

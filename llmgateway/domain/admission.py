@@ -21,6 +21,11 @@ LoadUsed = Callable[[Scope, Period], Awaitable[Used]]
 """Sums of the ledger: what a limiter begins to count from where it knows nothing of a scope."""
 
 
+Spent = Callable[[Sequence[str]], Awaitable[Mapping[str, tuple[int, int]]]]
+"""What calls of a dead worker have used in the end, (tokens, cost) by id; those of which nobody can tell now
+are left out."""
+
+
 class Limiter(Protocol):
     """Counts what scopes use. Minutes are true sliding windows: in no 60 seconds more than the limit. Days
     and months are those of the claim's period."""
@@ -39,8 +44,9 @@ class Limiter(Protocol):
     async def standings(self, scopes: Sequence[Scope], period: Period) -> Sequence[Standing]:
         """How these limits stand now, without taking anything."""
 
-    async def recover(self, worker: str, spent: Mapping[str, tuple[int, int]]) -> None:
-        """Gives back what a dead worker held: its calls' (tokens, cost) by id, nothing for all others."""
+    async def recover(self, worker: str, spent: Spent) -> None:
+        """Settles what a dead worker held. Raises `StoreUnavailable` where some of it must wait: then it is
+        to be done again."""
 
     def is_healthy(self) -> bool: ...
 

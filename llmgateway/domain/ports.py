@@ -7,7 +7,7 @@ of a driver's passes a port.
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -221,36 +221,6 @@ class Journal(Protocol):
 
     def settle(self, record: Record) -> None:
         """Closes a record. Never raises: what the disk refuses is kept and shipped from memory."""
-
-
-class Batch(Protocol):
-    """Settled records, in the order in which they were settled."""
-
-    @property
-    def records(self) -> Sequence[Record]: ...
-
-
-B = TypeVar("B", bound=Batch)
-
-
-class Spool(Protocol[B]):
-    """The other end of the journal: what is settled, on its way to the permanent store."""
-
-    @property
-    def unshipped(self) -> int: ...
-
-    def batch(self, most: int) -> B:
-        """The next records; the same ones again until they are said to be `shipped`."""
-
-    def shipped(self, batch: B) -> None:
-        """The batch is in the store, or in the dead-letter file."""
-
-    def bury(self, records: Iterable[Record]) -> None:
-        """Keeps records that no store takes in the dead-letter file."""
-
-    async def take_over(self) -> list[Record]:
-        """Adopts the journals of dead workers; returns the records that they left open, for the caller to
-        settle."""
 
 
 # --- towards models ----------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic
 
+from llmgateway.domain.admission import Spent
 from llmgateway.domain.call import Record
 from llmgateway.domain.errors import StoreUnavailable
-from llmgateway.domain.ports import B, Clock, Journal, Spool
+from llmgateway.domain.ports import Clock, Document, Journal
+from llmgateway.domain.spool import B, Spool
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +21,10 @@ AT_ONCE = 200  # orphans that are settled before others get their turn
 TAKE_OVER_PERIOD = 5.0  # seconds between two looks for workers that have died
 
 Append = Callable[[Sequence[Record]], Awaitable[Sequence[str]]]  # `domain.ports.Ledger.append`
+Lines = Callable[[Sequence[str]], Awaitable[Sequence[Document]]]  # `domain.upkeep.Upkeep.lines`
 Sink = Callable[[Record], None]
+Heir = Callable[[str, Spent], Awaitable[None]]
+"""Gives back what a dead worker held of something shared. Raises `StoreUnavailable` where that must wait."""
 
 
 class Shipper(Generic[B]):
@@ -105,36 +110,34 @@ class Shipper(Generic[B]):
 
 class Recovery:
     """Looks for the journals of dead workers: at the start before anything is served, and while the gateway
-    runs, since a worker may die while others live. `sinks` see recovered records as they see all others."""
+    runs, since a worker may die while others live. `sinks` see recovered records as they see all others. Then
+    `heirs` give back what is left; without any that is the next start's to do. `lines` of the ledger tell of
+    calls whose record has left the journal."""
 
     def __init__(
-        self, spool: Spool[B], journal: Journal, clock: Clock, *, sinks: Sequence[Sink] = ()
-    ) -> None:
+        self, spool: Spool[B], journal: Journal, clock: Clock, *, lines: Lines, sinks: Sequence[Sink] = (),
+        heirs: Sequence[Heir] = (),
+    ) -> None:  # fmt: skip
         self._take_over = spool.take_over
+        self._given_back = spool.given_back
         self._journal = journal
         self._clock = clock
+        self._lines = lines
         self._sinks = sinks
+        self._heirs = heirs
+        self._owing: dict[str, Mapping[str, tuple[int, int]]] = {}  # by dead worker: what its calls have used
         self._turn = asyncio.Lock()
         self.recovered = 0
 
     async def look(self) -> int:
         """Settles what was left open with what was last known of it; returns how many that were."""
         async with self._turn:
-            orphans = await self._take_over()
-            for number, record in enumerate(orphans, 1):
-                record.outcome = "recovered"
-                record.usage_source = "estimated"
-                record.ended_at = self._clock.now()
-                self._journal.settle(record)
-                for sink in self._sinks:
-                    sink(record)
-                if not number % AT_ONCE:
-                    await asyncio.sleep(0)
-        if orphans:
-            self.recovered += len(orphans)
-            fields = {"records": len(orphans)}
-            log.warning("settled what a dead worker had left open", extra={"fields": fields})
-        return len(orphans)
+            estate = await self._take_over()
+            await self._settle(estate.orphans)
+            self._owing |= dict.fromkeys(estate.workers, estate.spent)
+            for worker in list(self._owing) if self._heirs else ():
+                await self._give_back(worker)
+        return len(estate.orphans)
 
     async def run(self) -> None:
         """For ever; a journal that cannot be read now is looked at again."""
@@ -144,3 +147,50 @@ class Recovery:
                 await self.look()
             except Exception:
                 log.exception("taking over the journals of dead workers failed")
+
+    async def _settle(self, orphans: Sequence[Record]) -> None:
+        for number, record in enumerate(orphans, 1):
+            record.outcome = "recovered"
+            record.usage_source = "estimated"
+            record.ended_at = self._clock.now()
+            self._journal.settle(record)
+            for sink in self._sinks:
+                sink(record)
+            if not number % AT_ONCE:
+                await asyncio.sleep(0)
+        if orphans:
+            self.recovered += len(orphans)
+            fields = {"records": len(orphans)}
+            log.warning("settled what a dead worker had left open", extra={"fields": fields})
+
+    async def _give_back(self, worker: str) -> None:
+        """After its calls are settled: first the truth, then the rest."""
+        in_journal = self._owing[worker]
+
+        async def spent(ids: Sequence[str]) -> Mapping[str, tuple[int, int]]:
+            found = {id: in_journal[id] for id in ids if id in in_journal}
+            if others := [id for id in ids if id not in found]:
+                found |= await self._in_ledger(others)
+            return found
+
+        try:
+            for heir in self._heirs:
+                await heir(worker, spent)
+        except StoreUnavailable as error:
+            fields = {"worker": worker, "reason": error.message}
+            log.debug("what a dead worker held is given back later", extra={"fields": fields})
+        else:
+            del self._owing[worker]
+            self._given_back(worker)
+
+    async def _in_ledger(self, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Calls that were let in and never accepted are nowhere: they have used nothing."""
+        try:
+            lines = await self._lines(ids)
+        except StoreUnavailable:
+            return {}
+        stored = {
+            line["id"]: (line["tokens"]["prompt"] + line["tokens"]["completion"], line["cost"])
+            for line in lines
+        }
+        return dict.fromkeys(ids, (0, 0)) | stored

@@ -1,7 +1,7 @@
-"""Memory: near its limit a process takes nothing new on, so that what is open can end.
+"""Memory and file descriptors: near its limit a process takes nothing new on, so that what is open can end.
 
-The limit is the tightest of the control group's, the address space's (`ulimit -v`) and the machine's. Where
-the system tells none of them (no Linux), there is no watermark.
+The limit of memory is the tightest of the control group's, the address space's (`ulimit -v`) and the
+machine's. Where the system tells none of them (no Linux), there is no watermark.
 """
 
 import logging
@@ -23,15 +23,16 @@ NO_LIMIT = 1 << 60  # version 1 writes about this for none
 
 
 class Use(NamedTuple):
-    """Bytes in use, and how many there may be."""
+    """What is in use, bytes or a number, and how much of it there may be."""
 
     used: int
     limit: int
+    what: str = "memory"
 
 
 def uses(group: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self")) -> list[Use]:
     """All limits that this process has, with what counts against each."""
-    return [*_of_group(group), *_of_process(process)]
+    return [*_of_group(group), *_of_process(process), *_of_descriptors()]
 
 
 class Watermark:
@@ -40,16 +41,18 @@ class Watermark:
     def __init__(self, read: Callable[[], list[Use]] = uses) -> None:
         self._read = read
         self.is_high = False
+        self._short_of = ""
 
     def look(self) -> None:
         share, use = max(((use.used / use.limit, use) for use in self._read()), default=(0.0, None))
         was_high, self.is_high = self.is_high, share >= (LOW if self.is_high else HIGH)
-        if was_high != self.is_high and use is not None:
-            fields = {"used_mib": use.used >> 20, "limit_mib": use.limit >> 20}
-            if self.is_high:
-                log.error("memory is nearly used up: no new calls are taken", extra={"fields": fields})
-            else:
-                log.info("there is memory again", extra={"fields": fields})
+        if self.is_high and not was_high and use is not None:
+            self._short_of = use.what
+            log.error(
+                "%s nearly used up, %d of %d: no new calls are taken", use.what, use.used, use.limit
+            )
+        elif was_high and not self.is_high:
+            log.info("there is room again: %s", self._short_of)
 
 
 def _of_group(group: Path) -> list[Use]:
@@ -85,3 +88,17 @@ def _of_process(process: Path) -> list[Use]:
     if most != resource.RLIM_INFINITY:
         found.append(Use(pages * size, most))
     return found
+
+
+def _of_descriptors() -> list[Use]:
+    """The lowest one that is free is nearly the number of those in use, and costs no look at all of them."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return []
+    try:
+        free = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        free = most
+    else:
+        os.close(free)
+    return [Use(free, most, "file descriptors")]

@@ -23,6 +23,7 @@ import msgspec
 
 from llmgateway.domain.call import Record
 from llmgateway.domain.errors import LedgerUnavailable
+from llmgateway.domain.spool import Estate
 from llmgateway.stores.segment import Remains, Segment, remains_of
 from llmgateway.stores.worker_lock import lock, unlock
 from llmgateway.wire.frames import PROGRESS, RESERVE, SETTLE, frame
@@ -47,7 +48,7 @@ class Batch(NamedTuple):
 
 
 class FileJournal:
-    """Implements `domain.ports.Journal` and `domain.ports.Spool`. One event loop uses it; a thread of its own
+    """Implements `domain.ports.Journal` and `domain.spool.Spool`. One event loop uses it; a thread of its own
     syncs, and lays out the next segment before it is needed."""
 
     def __init__(self, root: Path, *, worker: str, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -62,6 +63,7 @@ class FileJournal:
         self._spare: Segment | None = None
         self._laying_out = threading.Lock()
         self._locks: list[tuple[Path, int]] = []
+        self._owing: set[Path] = set()  # of dead workers that hold something elsewhere, perhaps
         self._number = 0
         self._dirty = threading.Event()
         self._suspect = False
@@ -102,7 +104,10 @@ class FileJournal:
             else:
                 segment.delete()
         for directory, fd in self._locks:
-            unlock(directory, fd)
+            if directory in self._owing:
+                os.close(fd)  # the next start finds it
+            else:
+                unlock(directory, fd)
 
     # --- the calls' side: domain.ports.Journal ---
 
@@ -132,7 +137,7 @@ class FileJournal:
                 self._fall_behind()
         self._commit()
 
-    # --- the shipper's side: domain.ports.Spool ---
+    # --- the shipper's side: domain.spool.Spool ---
 
     def batch(self, most: int) -> Batch:
         """Out of memory while the store keeps up; out of the segments after a time in which it did not."""
@@ -210,14 +215,15 @@ class FileJournal:
 
     # --- recovery ---
 
-    async def take_over(self) -> list[Record]:
-        """Adopts the journals of dead workers: what they settled is shipped from here. Returns what they left
-        open, for the caller to settle; their files are deleted when all that they hold is in the store. They
-        are read in a thread: whoever died while the store was away leaves hundreds of megabytes."""
+    async def take_over(self) -> Estate:
+        """Adopts the journals of dead workers: what they settled is shipped from here, what they left open is
+        the caller's to settle; their files are deleted when all that they hold is in the store, and their
+        directories when what they held elsewhere is given back, too. They are read in a thread: whoever died
+        while the store was away leaves hundreds of megabytes."""
         dead = self._lock_dead()
         paths = [path for directory, _ in dead for path in sorted(directory.glob("*.journal"))]
         try:
-            remains = await asyncio.to_thread(remains_of, paths) if paths else Remains([], [])
+            remains = await asyncio.to_thread(remains_of, paths) if paths else Remains([], [], {})
         except BaseException:
             for directory, fd in dead:  # to be tried again
                 self._locks.remove((directory, fd))
@@ -226,8 +232,12 @@ class FileJournal:
         self.unshipped += sum(remains.settled)
         self._adopted.extend(Segment.adopt(path) for path in paths)
         self._open.update((record.id, record) for record in remains.orphans)
+        self._owing |= {directory for directory, _ in dead}
+        return Estate([directory.name for directory, _ in dead], remains.orphans, remains.spent)
+
+    def given_back(self, worker: str) -> None:
+        self._owing.discard(self._root / worker)
         self._release_adopted()
-        return remains.orphans
 
     def _lock_dead(self) -> list[tuple[Path, int]]:
         dead: list[tuple[Path, int]] = []
@@ -243,7 +253,7 @@ class FileJournal:
         return dead
 
     def _release_adopted(self) -> None:
-        held = {segment.path.parent for segment in self._adopted} | {self._directory}
+        held = {segment.path.parent for segment in self._adopted} | self._owing | {self._directory}
         for directory, fd in list(self._locks):
             if directory not in held:
                 self._locks.remove((directory, fd))

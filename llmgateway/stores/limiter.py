@@ -1,8 +1,8 @@
 """The limiter of a gateway that is one process."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from llmgateway.domain.admission import LoadUsed
+from llmgateway.domain.admission import LoadUsed, Spent
 from llmgateway.domain.limits import Claim, Scope, Standing
 from llmgateway.domain.periods import Period
 from llmgateway.domain.ports import Clock, SystemClock
@@ -54,10 +54,8 @@ class MemoryLimiter:
             begins = await self._sums.begins(claim, answer.unknown)
         return answer
 
-    async def recover(self, worker: str, spent: Mapping[str, tuple[int, int]]) -> None:
-        """A dead worker's calls died with its counts; what is in `spent` of this one's own is settled."""
-        for id, (tokens, cost) in spent.items():
-            self.settle(id, tokens, cost)
+    async def recover(self, worker: str, spent: Spent) -> None:
+        """A dead worker's calls died with its counts."""
 
     def milliseconds(self) -> int:
         return int(self._clock.monotonic() * 1000)

@@ -1,11 +1,13 @@
 """What a worker and `lua/limiter.lua` say to each other in one turn: changes and claims out, answers back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from llmgateway.domain.admission import Spent
+from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.limits import Claim
 from llmgateway.stores.redis import Foreign, RedisState, Script
 from llmgateway.stores.windows import PARTS, Answer, Begin
@@ -114,19 +116,23 @@ class Turns:
             ask.deadline = turn.deadline
         return await self._run(ask)
 
-    async def recover(self, worker: str, spent: Mapping[str, tuple[int, int]]) -> int:
-        """Settles some of what a dead worker held; how much, and 0 when nothing is left."""
+    async def recover(self, worker: str, spent: Spent) -> int:
+        """Settles some of what a dead worker held; how much, and 0 when nothing is left. Raises
+        `StoreUnavailable` when nobody can say what the rest has used."""
         _, found = await self.redis.ask(("HSCAN", HELD + worker, 0, "COUNT", 100))
         held = {id.decode(): msgspec.msgpack.decode(one, type=list[Any])
                 for id, one in zip(found[::2], found[1::2], strict=True) if id != b"#"}  # fmt: skip
         if not held:
             await self.redis.ask(("UNLINK", HELD + worker), ("ZREM", WORKERS, worker))
             return 0
+        used = await spent(list(held))
+        if not used:
+            raise StoreUnavailable("What a dead worker's calls have used cannot be told now.", retry_after=1)
         ask = self._ask(worker)
-        ask.names = list({name for one in held.values() for name in one[5][::2]})
-        ask.changes = [["settle", id, *spent.get(id, (0, 0))] for id in held]
+        ask.names = list({name for id in used for name in held[id][5][::2]})
+        ask.changes = [["settle", id, *of] for id, of in used.items()]
         await self._run(ask)
-        return len(held)
+        return len(used)
 
     async def leave(self) -> None:
         await self.redis.ask(("ZREM", WORKERS, self.worker))

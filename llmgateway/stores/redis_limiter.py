@@ -8,13 +8,13 @@ cancelled leaves a claim behind.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
 from msgspec import UNSET, Struct, UnsetType
 
-from llmgateway.domain.admission import LoadUsed
+from llmgateway.domain.admission import LoadUsed, Spent
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.limits import Claim, Scope, Standing
 from llmgateway.domain.periods import Period
@@ -83,7 +83,6 @@ class RedisLimiter:
         self._open: dict[str, _Open] = {}
         self._seen: dict[tuple[str, str], tuple[int, Period, Reading]] = {}
         self._share: Share | None = None
-        self._recoveries: dict[str, Mapping[str, tuple[int, int]]] = {}
         self._wake = asyncio.Event()
         self._epoch: str | UnsetType = UNSET
         self._ahead: int | None = None  # Redis's time less the monotonic clock's, in ms
@@ -134,13 +133,11 @@ class RedisLimiter:
         answer, _ = await self._answer(question(scopes, period))
         return standings_of(scopes, answer.readings, period, self._clock.now)
 
-    async def recover(self, worker: str, spent: Mapping[str, tuple[int, int]]) -> None:
-        """Done later where Redis is away."""
+    async def recover(self, worker: str, spent: Spent) -> None:
         if worker == self.turns.worker:
             raise ValueError("a worker that lives is not recovered")
-        self._recoveries[worker] = spent
-        with suppress(StoreUnavailable):
-            await self._recover_all()
+        while await self.turns.recover(worker, spent):
+            pass
 
     async def lane(self) -> NoReturn:
         """Carries turn after turn, for ever. Without it nobody waits for Redis."""
@@ -163,8 +160,6 @@ class RedisLimiter:
                 if is_due or self._is_stuck:
                     self._is_stuck, self._beats = False, self._beats or is_due
                     self._wake.set()
-                with suppress(StoreUnavailable):
-                    await self._recover_all()
             await asyncio.sleep(TICK)
 
     async def close(self) -> None:
@@ -342,12 +337,6 @@ class RedisLimiter:
         self._sending = []
         for opened in self._open.values():
             self._hold(opened)
-
-    async def _recover_all(self) -> None:
-        for worker, spent in list(self._recoveries.items()):
-            while await self.turns.recover(worker, spent):
-                pass
-            self._recoveries.pop(worker, None)
 
     def _milliseconds(self) -> int:
         return int(self._clock.monotonic() * 1000)

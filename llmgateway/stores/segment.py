@@ -14,14 +14,16 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from llmgateway.domain.call import Record
+from llmgateway.domain.call import NO_TOKENS, Record, Tokens
 from llmgateway.wire.frames import SETTLE, frames
 
 
 class _Named(Struct, rename={"id": "_id"}):
-    """A record, as far as it is read to know which one it is."""
+    """A record, as far as it is read to know which one it is, and what was used."""
 
     id: str
+    tokens: Tokens = NO_TOKENS
+    cost: int = 0
 
 
 _decode = msgspec.json.Decoder(Record).decode
@@ -115,27 +117,33 @@ def read(path: Path) -> Iterator[tuple[int, Record]]:
 
 class Remains(NamedTuple):
     """What segments hold: records that were reserved and never settled in any of them, in their last known
-    state, and how many are settled in each."""
+    state; how many are settled in each; and what all of them have used, (tokens, cost) by id."""
 
     orphans: list[Record]
     settled: list[int]
+    spent: dict[str, tuple[int, int]]
 
 
 def remains_of(paths: Sequence[Path]) -> Remains:
     """Of all at once: one may have settled what another had left open. However large they are, no more is in
     memory than a segment, the names of what is settled, and what is open."""
     opened: dict[str, bytes] = {}
-    settled: set[str] = set()
+    spent: dict[str, tuple[int, int]] = {}
     counts: list[int] = []
     for path in paths:
         count = 0
         for kind, payload, _ in frames(path.read_bytes()):
-            id = _name_in(payload).id
+            named = _name_in(payload)
             if kind == SETTLE:
                 count += 1
-                settled.add(id)
-                opened.pop(id, None)
-            elif id not in settled:
-                opened[id] = payload
+                spent[named.id] = _spent(named)
+                opened.pop(named.id, None)
+            elif named.id not in spent:
+                opened[named.id] = payload
         counts.append(count)
-    return Remains([_decode(payload) for id, payload in opened.items() if id not in settled], counts)
+    orphans = [_decode(payload) for payload in opened.values()]
+    return Remains(orphans, counts, spent | {orphan.id: _spent(orphan) for orphan in orphans})
+
+
+def _spent(record: _Named | Record) -> tuple[int, int]:
+    return record.tokens.prompt + record.tokens.completion, record.cost

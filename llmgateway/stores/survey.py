@@ -25,11 +25,13 @@ class Worker(Struct, frozen=True):
 
 
 def survey(root: Path) -> list[Worker]:
-    """All journals, as they are now. A lock is tried and given back at once: nothing is taken over."""
+    """All journals, as they are now. A lock is tried and given back at once: nothing is taken over. Dead
+    workers without records are left out: what they may hold elsewhere is no matter of the ledger."""
     if not root.is_dir():
         return []
     directories = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    return [_worker(directory) for directory in directories]
+    workers = [_worker(directory) for directory in directories]
+    return [worker for worker in workers if worker.is_alive or worker.open or worker.settled]
 
 
 def dead_letters(root: Path) -> Iterator[Record]:

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -16,6 +16,7 @@ from tests.e2e.command import run
 from tests.e2e.deployment import CHAT
 from tests.lab.client import chat, post
 from tests.lab.gateway import Gateway, Json, serving
+from tests.lab.reservations import nothing_is_reserved
 from tests.lab.upstream import ScriptedUpstream
 from tests.lab.waiting import eventually, eventually_answers
 
@@ -28,15 +29,30 @@ CALLERS = 6
 MODELS = ("ok-5", "ok-5x4ms", "ok-40x3ms", "no-usage")
 SHORTEST, LONGEST = 0.02, 0.25  # seconds of load before a kill
 QUICK = "drain_pause: 0\ndrain: 5\n"
+LIMITED = """
+drain_pause: 0
+drain: 5
+limits:
+  default: {tokens_per_day: 1000000000, cost_per_month: 1000000000, requests_per_minute: 1000000, concurrent_requests: 100}
+models:
+  - id: full
+    max_in_flight: 2
+    max_waiting: 100
+    price: {input: 1, output: 2}
+    targets: [{url: "${LLM_DEFAULT_URL}/ok-5x4ms~full/v1"}]
+"""  # noqa: E501
 
 
 class Load:
     """Callers that ask one question after the other, whole and streamed, whatever happens to the gateway."""
 
-    def __init__(self, gateway: Gateway, secret: str, dice: random.Random) -> None:
+    def __init__(
+        self, gateway: Gateway, secret: str, dice: random.Random, models: Sequence[str] = MODELS
+    ) -> None:
         self._gateway = gateway
         self._secret = secret
         self._dice = dice
+        self._models = models
         self._number = 0
         self.answered: list[str] = []
 
@@ -51,7 +67,7 @@ class Load:
     async def _ask(self, request_id: str) -> None:
         stream = self._dice.random() < 0.7
         question = post(
-            CHAT, chat(self._dice.choice(MODELS), stream=stream), self._secret, x_request_id=request_id
+            CHAT, chat(self._dice.choice(self._models), stream=stream), self._secret, x_request_id=request_id
         )
         async with asyncio.timeout(10):
             answer = await self._gateway.ask(question)
@@ -60,9 +76,11 @@ class Load:
 
 
 @asynccontextmanager
-async def under_load(gateway: Gateway, dice: random.Random) -> AsyncIterator[Load]:
+async def under_load(
+    gateway: Gateway, dice: random.Random, models: Sequence[str] = MODELS
+) -> AsyncIterator[Load]:
     key = await gateway.create_key("crash")
-    load = Load(gateway, key.secret, dice)
+    load = Load(gateway, key.secret, dice, models)
     callers = [asyncio.ensure_future(load.caller()) for _ in range(CALLERS)]
     try:
         yield load
@@ -127,21 +145,32 @@ async def test_r_fault_43_a_gateway_that_is_killed_again_and_again(
 async def test_r_fault_43_49_a_fleet_whose_workers_are_killed(
     upstream: ScriptedUpstream, redis_url: str, mongo_url: str, kills: int
 ) -> None:
+    """Afterwards nothing is reserved, and what Redis has counted is what the ledger says."""
     dice = random.Random(SEED)
     fleet = Gateway.fleet(
-        serving(upstream.url, *MODELS), redis_url=redis_url, mongo_url=mongo_url, config=QUICK
+        serving(upstream.url, *MODELS), redis_url=redis_url, mongo_url=mongo_url, config=LIMITED
     )
     async with fleet:
         await eventually(lambda: len(fleet.workers) == 2, "both workers run")
-        async with under_load(fleet, dice) as load:
+        async with under_load(fleet, dice, (*MODELS, "full")) as load:
             for _ in range(kills):
                 await asyncio.sleep(dice.uniform(SHORTEST, LONGEST))
                 await kill_one(fleet, dice)
         records = await check(fleet, upstream, load)
         assert any(record["outcome"] == "recovered" for record in records), "the kills hit nothing"
+        await counters_agree(redis_url, fleet)
         await asyncio.to_thread(verified, fleet)
         assert await fleet.stop() == 0
         await asyncio.to_thread(verified, fleet)
+
+
+async def counters_agree(redis_url: str, fleet: Gateway) -> None:
+    """0 open reservations, and sums that are the ledger's to the unit."""
+    counted = await nothing_is_reserved(redis_url)
+    records = await fleet.records(user="crash")
+    tokens = sum(record["tokens"]["prompt"] + record["tokens"]["completion"] for record in records)
+    cost = sum(record["cost"] for record in records)
+    assert (counted.tokens["user:crash"], counted.cost["user:crash"]) == (tokens, cost)
 
 
 async def kill_one(fleet: Gateway, dice: random.Random) -> None:

@@ -54,7 +54,7 @@ def settle(journal: FileJournal, records: list[Record]) -> None:
 def reconciliation(ledger: Store, root: Path) -> Reconciliation:
     async def recover() -> int:
         with FileJournal(root, worker="reconciler") as journal:
-            recovered = await Recovery(journal, journal, clock).look()
+            recovered = await Recovery(journal, journal, clock, lines=ledger.lines).look()
             assert await Shipper(journal, ledger.append).drain(5)
             return recovered
 

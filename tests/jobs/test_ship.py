@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from typing_extensions import override
 
+from llmgateway.domain.admission import Spent
 from llmgateway.domain.call import Record, Tokens
 from llmgateway.domain.errors import StoreUnavailable
-from llmgateway.domain.ports import SystemClock
+from llmgateway.domain.ports import Document, SystemClock
 from llmgateway.jobs.ship import BATCH, Recovery, Shipper
 from llmgateway.stores.journal import FileJournal
 from tests.lab.waiting import eventually
@@ -31,6 +33,11 @@ class Shelf:
         self.refused: set[str] = set()
         self.is_away = False
         self.appends = 0
+
+    async def lines(self, ids: Sequence[str]) -> list[Document]:
+        if self.is_away:
+            raise StoreUnavailable("away")
+        return [msgspec.to_builtins(self.stored[id]) | {"id": id} for id in ids if id in self.stored]
 
     async def append(self, records: Sequence[Record]) -> Sequence[str]:
         self.appends += 1
@@ -110,7 +117,7 @@ async def test_a_drain_gives_up_in_time_and_the_journal_keeps_the_rest(tmp_path:
         assert not await Shipper(journal, shelf.append).drain(0.05)
     shelf.is_away = False
     with FileJournal(tmp_path, worker="b") as journal:
-        assert await journal.take_over() == []
+        assert (await journal.take_over()).orphans == []
         assert await Shipper(journal, shelf.append).drain(5)
     assert sorted(shelf.stored) == ids
 
@@ -140,7 +147,7 @@ async def test_what_a_dead_worker_left_open_is_settled_with_what_is_known(tmp_pa
         dead.progress([one])
         settled(dead, 2, start=10)
     with FileJournal(tmp_path, worker="alive") as journal:
-        recovery = Recovery(journal, journal, CLOCK, sinks=[seen.append])
+        recovery = Recovery(journal, journal, CLOCK, lines=shelf.lines, sinks=[seen.append])
         assert await recovery.look() == 1
         assert await recovery.look() == 0
         assert recovery.recovered == 1
@@ -155,3 +162,68 @@ async def test_what_a_dead_worker_left_open_is_settled_with_what_is_known(tmp_pa
     assert found.ended_at is not None
     assert sorted(shelf.stored) == ["id-00010", "id-00011", "id-1"]
     assert [one.id for one in seen] == ["id-1"]
+
+
+class Held:
+    """What workers hold of something shared. `told` is what was given back of a dead one's, by call."""
+
+    def __init__(self, *ids: str) -> None:
+        self.ids = list(ids)
+        self.is_away = False
+        self.told: dict[str, tuple[int, int]] = {}
+
+    async def recover(self, worker: str, spent: Spent) -> None:
+        assert worker == "dead"
+        if self.is_away:
+            raise StoreUnavailable("away")
+        used = await spent(self.ids)
+        self.told |= used
+        self.ids = [id for id in self.ids if id not in used]
+        if self.ids:
+            raise StoreUnavailable("nobody can tell")
+
+
+async def test_r_acc_10_first_the_truth_is_settled_then_the_rest_is_given_back(tmp_path: Path) -> None:
+    """Of calls that were open, that were settled, whose record is in the store only, and that are nowhere."""
+    shelf, held = Shelf(), Held("id-1", "id-00010", "id-2", "id-3")
+    shelf.stored["id-2"] = sample(random.Random(2), id="id-2", tokens=Tokens(1, 2), cost=3)
+    with FileJournal(tmp_path, worker="dead") as dead:
+        one = record("id-1")
+        dead.reserve(one)
+        one.tokens, one.cost = Tokens(7, 9), 11
+        dead.progress([one])
+        settled(dead, 1, start=10)
+    with FileJournal(tmp_path, worker="alive") as journal:
+        recovery = Recovery(journal, journal, CLOCK, lines=shelf.lines, heirs=[held.recover])
+        held.is_away = True
+        assert await recovery.look() == 1
+        assert await Shipper(journal, shelf.append).drain(5)
+        assert (tmp_path / "dead").is_dir(), "until all is given back"
+        held.is_away, shelf.is_away = False, True
+        assert await recovery.look() == 0
+        assert held.ids == ["id-2", "id-3"], "the journal knows the others"
+        shelf.is_away = False
+        assert await recovery.look() == 0
+        assert not (tmp_path / "dead").exists()
+        assert await recovery.look() == 0
+    closed = shelf.stored["id-00010"]
+    in_all = closed.tokens.prompt + closed.tokens.completion
+    assert held.told == {"id-1": (16, 11), "id-00010": (in_all, closed.cost), "id-2": (3, 3), "id-3": (0, 0)}
+
+
+async def test_r_acc_10_what_one_could_not_give_back_the_next_start_does(tmp_path: Path) -> None:
+    """Also after somebody without a hand in it, as a command is, has shipped all of the journal."""
+    shelf, held = Shelf(), Held("id-00000", "id-00001")
+    held.is_away = True
+    with FileJournal(tmp_path, worker="dead") as dead:
+        settled(dead, 1)
+        dead.reserve(record("id-00001"))
+    for heirs in ([held.recover], []):
+        with FileJournal(tmp_path, worker="between") as journal:
+            await Recovery(journal, journal, CLOCK, lines=shelf.lines, heirs=heirs).look()
+            assert await Shipper(journal, shelf.append).drain(5)
+    held.is_away = False
+    with FileJournal(tmp_path, worker="next") as journal:
+        await Recovery(journal, journal, CLOCK, lines=shelf.lines, heirs=[held.recover]).look()
+    assert sorted(held.told) == ["id-00000", "id-00001"]
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 """Near the limit of memory nothing new is taken."""
 
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ def test_each_turn_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     while used:
         watermark.look()
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
-    assert caplog.records[-1].message == "there is memory again"
+    assert caplog.records[-1].message == "there is room again: memory"
 
 
 def test_without_any_limit_there_is_none() -> None:
@@ -49,10 +51,31 @@ def test_what_a_control_group_allows(tmp_path: Path, files: dict[str, str], expe
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
-    assert uses(tmp_path, tmp_path / "no-process") == expected
+    found = uses(tmp_path, tmp_path / "no-process")
+    assert [use for use in found if use.what == "memory"] == expected
 
 
 def test_this_process_is_within_this_machine() -> None:
     found = uses()
     assert found
     assert all(0 < use.used < use.limit for use in found)
+
+
+def test_r_fault_52_descriptors_have_a_limit_too() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = next(use for use in uses() if use.what == "file descriptors")
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+    try:
+        use = next(use for use in uses() if use.what == "file descriptors")
+        assert use.used >= before.used + 20
+        assert use.limit == soft
+        resource.setrlimit(resource.RLIMIT_NOFILE, (use.used, hard))
+        watermark = Watermark()
+        watermark.look()
+        assert watermark.is_high
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+    watermark.look()
+    assert not watermark.is_high

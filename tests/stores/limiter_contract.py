@@ -1,12 +1,12 @@
 """What every limiter does, as tests: subclasses give the limiters and move their time."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
 
-from llmgateway.domain.admission import Limiter, Used
+from llmgateway.domain.admission import Limiter, Spent, Used
 from llmgateway.domain.errors import BudgetSpent, OverLimit, StoreUnavailable, TooManyTokens
 from llmgateway.domain.limits import Claim, Limits, Scope, ScopeKind, Standing
 from llmgateway.domain.periods import Calendar, Period
@@ -54,6 +54,15 @@ async def admits(limiter: Limiter, asked: Claim) -> bool:
     except OverLimit:
         return False
     return True
+
+
+def spent_by(calls: Mapping[str, tuple[int, int]]) -> Spent:
+    """These calls have used so much, and all others nothing."""
+
+    async def spent(ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        return {id: calls.get(id, (0, 0)) for id in ids}
+
+    return spent
 
 
 async def refused(limiter: Limiter, asked: Claim) -> OverLimit:

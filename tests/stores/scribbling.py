@@ -49,7 +49,10 @@ def main(root: str, worker: str, seed: str, segment_bytes: str) -> None:
         say_ready()
         if seed == "adopt":
             sys.stdin.readline()
-            say("O", *asyncio.run(journal.take_over()))
+            estate = asyncio.run(journal.take_over())
+            say("O", *estate.orphans)
+            for dead in estate.workers:
+                journal.given_back(dead)
             say_ready()
             sys.stdin.readline()
         else:

@@ -7,7 +7,7 @@ import pytest
 from llmgateway.domain.admission import Limiter
 from llmgateway.stores.limiter import MemoryLimiter
 from tests.doubles import SetClock
-from tests.stores.limiter_contract import LimiterContract, Pass, SetLedger, claim, limited, used
+from tests.stores.limiter_contract import LimiterContract, Pass, SetLedger, claim, limited, spent_by, used
 
 
 class TestMemoryLimiter(LimiterContract):
@@ -28,9 +28,8 @@ async def test_a_shorter_minute() -> None:
     await limiter.reserve(claim("2", limited(requests_per_minute=1)))
 
 
-async def test_r_acc_10_what_a_dead_worker_left_is_settled_once() -> None:
+async def test_a_dead_worker_left_nothing_here() -> None:
     limiter, alice = MemoryLimiter(SetLedger().load, clock=SetClock()), limited(tokens_per_minute=100)
     await limiter.reserve(claim("1", alice, tokens=90))
-    for tokens in (30, 40):
-        await limiter.recover("dead", {"1": (tokens, 0), "unknown": (5, 5)})
-    assert await used(limiter, alice) == {("alice", "tokens_per_minute"): 30}
+    await limiter.recover("dead", spent_by({"1": (30, 0)}))
+    assert await used(limiter, alice) == {("alice", "tokens_per_minute"): 90}

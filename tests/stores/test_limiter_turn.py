@@ -10,7 +10,7 @@ from llmgateway.domain.limits import Claim, Limits, Scope
 from llmgateway.stores.limiter_turn import Change, Turn, Turns
 from llmgateway.stores.redis import open_redis
 from llmgateway.stores.windows import Answer, Begin, Counts, Reading
-from tests.stores.limiter_contract import TODAY, TOMORROW, claim, limited
+from tests.stores.limiter_contract import TODAY, TOMORROW, claim, limited, spent_by
 
 pytestmark = pytest.mark.service
 
@@ -152,7 +152,7 @@ async def test_r_acc_10_recovery_in_parts(turns: Turns) -> None:
         asked = (claim(f"{part}-{n}", alice, tokens=10) for n in range(60))
         await turns.send(turn(*asked, begins=(Begin(0),)))
     told, other = 0, Turns(turns.redis, "w2", 60)
-    while found := await other.recover("w1", {"0-0": (7, 0)}):
+    while found := await other.recover("w1", spent_by({"0-0": (7, 0)})):
         told += found
     assert told == 240
     (answer,) = (await other.send(turn(claim("", alice)))).answers

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from llmgateway.domain.admission import Used
-from llmgateway.domain.errors import OverLimit
+from llmgateway.domain.errors import OverLimit, StoreUnavailable
 from llmgateway.stores.limiter_turn import EPOCH, HELD, USE, WORKERS
 from llmgateway.stores.redis import open_redis
 from llmgateway.stores.redis_limiter import RedisLimiter, open_redis_limiter
@@ -26,6 +26,7 @@ from tests.stores.limiter_contract import (
     claim,
     limited,
     refused,
+    spent_by,
     used,
     used_of,
 )
@@ -127,14 +128,32 @@ async def test_r_acc_10_recovery_settles_what_a_dead_worker_held(
             await dead.reserve(claim(f"d{n}", model, tokens=1000, cost=10))
         await alive.reserve(claim("a", model, tokens=1, cost=1))
         for _ in range(2):
-            await alive.recover("w1", {"d0": (700, 7), "d1": (0, 0), "unknown": (9, 9)})
+            await alive.recover("w1", spent_by({"d0": (700, 7), "d1": (0, 0), "unknown": (9, 9)}))
             assert await used(alive, model) == {
                 ("m", "concurrent_requests"): 1, ("m", "tokens_per_day"): 701, ("m", "cost_per_month"): 8
             }  # fmt: skip
         assert not await raw.exists(HELD + "w1")
         assert await raw.zrange(WORKERS, 0, -1) == [b"w2"]
         with pytest.raises(ValueError, match="lives"):
-            await alive.recover("w2", {})
+            await alive.recover("w2", spent_by({}))
+
+
+async def test_r_acc_10_what_nobody_can_tell_of_now_stays_reserved(
+    redis_url: str, ledger: SetLedger
+) -> None:
+    alice = limited(tokens_per_day=10**6)
+    async with opened(redis_url, ["w1", "w2"], ledger) as (dead, alive):
+        for id in ("1", "2"):
+            await dead.reserve(claim(id, alice, tokens=100))
+
+        async def knows_one(ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+            return {"1": (7, 0)} if "1" in ids else {}
+
+        with pytest.raises(StoreUnavailable):
+            await alive.recover("w1", knows_one)
+        assert await used(alive, alice) == {("alice", "tokens_per_day"): 107}
+        await alive.recover("w1", spent_by({}))
+        assert await used(alive, alice) == {("alice", "tokens_per_day"): 7}
 
 
 async def test_r_acc_10_places_of_a_worker_that_nobody_recovers_are_given_back(
@@ -156,7 +175,7 @@ async def test_r_acc_10_places_of_a_worker_that_nobody_recovers_are_given_back(
         assert not await admits(alive, claim("3", model, tokens=1))
         wait(61)
         assert await admits(alive, claim("3", model, tokens=1))
-        await alive.recover("w1", {"1": (30, 0)})
+        await alive.recover("w1", spent_by({"1": (30, 0)}))
         assert await used(alive, model) == {
             ("m", "concurrent_requests"): 1, ("m", "tokens_per_day"): 31
         }  # fmt: skip
@@ -311,7 +330,8 @@ async def test_redis_absent_at_the_start(own_valkey: Valkey, ledger: SetLedger) 
         assert used_of(await limiter.reserve(claim("1", alice, tokens=500)))["alice", "tokens_per_day"] == 900
         with pytest.raises(OverLimit):
             await limiter.reserve(claim("2", alice, tokens=500))
-        await limiter.recover("dead", {})
+        with pytest.raises(StoreUnavailable):
+            await limiter.recover("dead", spent_by({}))
         own_valkey.start()
         await eventually(limiter.is_healthy, "Redis is there", 10)
         await told(limiter)

@@ -46,3 +46,8 @@ def test_dead_letters(tmp_path: Path) -> None:
     with FileJournal(tmp_path, worker="one") as journal:
         journal.bury(letters)
     assert list(dead_letters(tmp_path)) == letters
+
+
+def test_a_dead_worker_without_records_is_not_told_of(tmp_path: Path) -> None:
+    (tmp_path / "dead").mkdir()
+    assert survey(tmp_path) == []
