@@ -25,6 +25,7 @@ UNMIRRORED = {
     "domain/people.py": "values only",
     "domain/policy.py": "values, tested with what is decided in tests/control/test_policy.py",
     "domain/projects.py": "values only",
+    "domain/saml.py": "values only",
     "domain/terms.py": "values only",
     "domain/admission.py": "protocols only",
     "domain/ports.py": "protocols only",
@@ -36,6 +37,7 @@ UNMIRRORED = {
     "edge/exchange.py": "tested over real sockets in tests/edge/test_protocol.py",
     "edge/server.py": "options only",
     "edge/worker.py": "gunicorn's worker of tests/e2e",
+    "portal/saml_pages.py": "each asks the federation: tests/portal/test_federation.py",
     "portal/visit.py": "values only",
 }
 
@@ -139,6 +141,9 @@ OWNERS = {
     "itsdangerous": {"portal/sessions.py"},
     "jinja2": {"portal/page.py"},
     "babel": {"portal/words.py"},
+    "onelogin": {"portal/saml.py", "portal/saml_self_test.py"},
+    "lxml": {"portal/saml.py", "portal/saml_guard.py"},
+    "xmlsec": {"portal/saml.py"},
     "sse_starlette": {"portal/events.py"},
 }
 

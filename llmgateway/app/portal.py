@@ -1,6 +1,5 @@
 """The portal put together: its parts, and what they are told of the settings in force."""
 
-
 import msgspec
 from msgspec import Struct
 from starlette.routing import BaseRoute

@@ -48,9 +48,7 @@ class Watermark:
         was_high, self.is_high = self.is_high, share >= (LOW if self.is_high else HIGH)
         if self.is_high and not was_high and use is not None:
             self._short_of = use.what
-            log.error(
-                "%s nearly used up, %d of %d: no new calls are taken", use.what, use.used, use.limit
-            )
+            log.error("%s nearly used up, %d of %d: no new calls are taken", use.what, use.used, use.limit)
         elif was_high and not self.is_high:
             log.info("there is room again: %s", self._short_of)
 

@@ -242,6 +242,11 @@ async def test_users(client: httpx.AsyncClient) -> None:
         "project": None,
         "limits": {},
         "state": "active",
+        "models": None,
+        "provider": None,
+        "signed_in_at": None,
+        "by_hand": [],
+        "lapsed": None,
         "created_at": "2026-11-20T12:00:00Z",
     }
     assert error(await client.post("/admin/users", json=body)) == (409, "conflict", "id")

@@ -166,5 +166,3 @@ async def test_r_fault_22_slow_stores_delay_no_more_than_they_must(
             assert (await health(gateway))["degraded"] == []
             redis.toxics = mongo.toxics = Toxics()
             await books_agree(gateway, upstream, BACK)
-
-

@@ -133,5 +133,3 @@ async def test_two_users_who_are_always_busy_are_served_alike(
     print(f"served {dict(stage.served)}, most apart {stage.gap}, bound {bound}")
     assert min(stage.served.values()) > bound, "long enough to tell"
     assert stage.gap <= bound
-
-

@@ -134,9 +134,7 @@ class Life:
         async with open_sqlite(self.root / "gateway.db", 5) as store:
             with FileJournal(self.root / "journal", worker=self.worker, segment_bytes=SEGMENT) as journal:
                 held = Held(self.root, self.worker, self.steps)
-                recovery = Recovery(
-                    journal, journal, SystemClock(), lines=store.lines, heirs=[held.recover]
-                )
+                recovery = Recovery(journal, journal, SystemClock(), lines=store.lines, heirs=[held.recover])
                 await recovery.look()
                 shipper = Shipper(journal, self._shipped_to(store))
                 await shipper.ship()

@@ -32,7 +32,9 @@ Change = Callable[[Any], None]
 
 def new_pair(name: str = "pair") -> KeyPair:
     """RSA, of an authority that nobody knows."""
-    made = trustme.CA(key_type=trustme.KeyType.RSA).issue_cert(f"{name}.example.org", key_type=trustme.KeyType.RSA)
+    made = trustme.CA(key_type=trustme.KeyType.RSA).issue_cert(
+        f"{name}.example.org", key_type=trustme.KeyType.RSA
+    )
     return KeyPair(made.cert_chain_pems[0].bytes().decode().strip(),
                    Secret(made.private_key_pem.bytes().decode().strip()))  # fmt: skip
 
@@ -58,17 +60,19 @@ class TestIdp:
         )
         valid = "" if until is None else f' validUntil="{written(until)}"'
         redirect = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"
-        document = f"""<m:EntityDescriptor xmlns:m="{M}" xmlns:s="{S}" entityID="{self.entity_id}" ID="_m"{valid}>
-<m:IDPSSODescriptor protocolSupportEnumeration="{P}">{keys}
+        document = f"""<m:EntityDescriptor xmlns:m="{M}" xmlns:s="{S}" entityID="{self.entity_id}"
+ ID="_m"{valid}><m:IDPSSODescriptor protocolSupportEnumeration="{P}">{keys}
 <m:SingleLogoutService Binding="{redirect}" Location="{self.url}/slo"/>
-<m:SingleSignOnService Binding="{redirect}" Location="{self.url}/sso"/></m:IDPSSODescriptor></m:EntityDescriptor>"""
+<m:SingleSignOnService Binding="{redirect}" Location="{self.url}/sso"/></m:IDPSSODescriptor>
+</m:EntityDescriptor>"""
         root = etree.fromstring(document)
         if sign_by is not None:
             sign(root, sign_by, at=0)
         return bytes(etree.tostring(root))
 
-    def response(  # noqa: PLR0913 - everything that a test may want said
-        self, sp: Any, request: str | None, *, name_id: str = "alice", attributes: Mapping[str, Any] | None = None,
+    def response(
+        self, sp: Any, request: str | None, *, name_id: str = "alice",
+        attributes: Mapping[str, Any] | None = None,
         before: Change | None = None, between: Change | None = None, after: Change | None = None,
         signs_response: bool = True, signs_assertion: bool = True, pair: KeyPair | None = None,
         method: Any = None, digest: Any = None, encrypt_for: KeyPair | None = None,
@@ -90,8 +94,9 @@ class TestIdp:
         if signs_response:
             sign(root, pair, method=method, digest=digest)
         if after is not None:
+            root = etree.fromstring(etree.tostring(root))  # xmlsec's own elements are not found before
             after(root)
-        return bytes(etree.tostring(root.getroottree().getroot()))
+        return bytes(etree.tostring(root))
 
     def _text(self, sp: Any, request: str | None, name_id: str, attributes: Mapping[str, Any]) -> str:
         begin, end = written(self.now), written(self.now + timedelta(minutes=5))
@@ -101,10 +106,15 @@ class TestIdp:
             + "".join(f"<a:AttributeValue>{value}</a:AttributeValue>" for value in values) + "</a:Attribute>"
             for name, values in attributes.items()
         )  # fmt: skip
-        return f"""<p:Response xmlns:p="{P}" xmlns:a="{A}" ID="_r{self._number}" Version="2.0" IssueInstant="{begin}"
+        return f"""<p:Response xmlns:p="{P}" xmlns:a="{A}" ID="_r{self._number}" Version="2.0" IssueInstant="{
+            begin
+        }"
  Destination="{sp.address}"{answered}><a:Issuer>{self.entity_id}</a:Issuer><p:Status><p:StatusCode
- Value="{SUCCESS}"/></p:Status><a:Assertion ID="_a{self._number}" Version="2.0" IssueInstant="{begin}"><a:Issuer>{
-            self.entity_id}</a:Issuer><a:Subject><a:NameID Format="{PERSISTENT}">{name_id}</a:NameID>
+ Value="{SUCCESS}"/></p:Status><a:Assertion ID="_a{self._number}" Version="2.0" IssueInstant="{
+            begin
+        }"><a:Issuer>{self.entity_id}</a:Issuer><a:Subject><a:NameID Format="{PERSISTENT}">{
+            name_id
+        }</a:NameID>
 <a:SubjectConfirmation Method="{BEARER}"><a:SubjectConfirmationData Recipient="{sp.address}"
  NotOnOrAfter="{end}"{answered}/></a:SubjectConfirmation></a:Subject><a:Conditions NotBefore="{begin}"
  NotOnOrAfter="{end}"><a:AudienceRestriction><a:Audience>{sp.entity_id}</a:Audience></a:AudienceRestriction>
@@ -117,7 +127,8 @@ class TestIdp:
         """The query of a request by redirect."""
         listed = "".join(f"<p:SessionIndex>{session}</p:SessionIndex>" for session in sessions)
         document = f"""<p:LogoutRequest xmlns:p="{P}" xmlns:a="{A}" ID="_out{self._number}" Version="2.0"
- IssueInstant="{written(self.now)}" Destination="{address}"><a:Issuer>{self.entity_id}</a:Issuer>{inside}<a:NameID
+ IssueInstant="{written(self.now)}" Destination="{address}">
+<a:Issuer>{self.entity_id}</a:Issuer>{inside}<a:NameID
  Format="{PERSISTENT}">{name_id}</a:NameID>{listed}</p:LogoutRequest>"""
         query = f"SAMLRequest={quote(deflated(document.encode()), safe='')}&RelayState=there"
         if not signs:

@@ -138,9 +138,7 @@ async def test_r_acc_10_recovery_settles_what_a_dead_worker_held(
             await alive.recover("w2", spent_by({}))
 
 
-async def test_r_acc_10_what_nobody_can_tell_of_now_stays_reserved(
-    redis_url: str, ledger: SetLedger
-) -> None:
+async def test_r_acc_10_what_nobody_can_tell_of_now_stays_reserved(redis_url: str, ledger: SetLedger) -> None:
     alice = limited(tokens_per_day=10**6)
     async with opened(redis_url, ["w1", "w2"], ledger) as (dead, alive):
         for id in ("1", "2"):

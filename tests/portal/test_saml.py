@@ -1,0 +1,172 @@
+"""Our messages to identity providers, what we believe of their metadata, and their requests to sign out."""
+
+import base64
+import zlib
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import pytest
+from lxml import etree
+
+from llmgateway.domain.saml import IdentityProvider, KeyPair, Saml
+from llmgateway.domain.secret import Secret
+from llmgateway.portal.saml import Idp, ServiceProvider
+from llmgateway.portal.saml_guard import Refused
+from tests.lab.identity import NAMES, TestIdp, body, new_pair
+
+OURS, NEXT, THEIRS, THEIR_NEXT, FEDERATION = (new_pair(name) for name in ("a", "b", "c", "d", "e"))
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def provider(**said: str) -> IdentityProvider:
+    return IdentityProvider(id="uni", name="uni", metadata="", **said)  # type: ignore[arg-type]  # texts only
+
+
+@pytest.fixture
+def idp() -> TestIdp:
+    made = TestIdp(THEIRS)
+    made.now = NOW
+    return made
+
+
+@pytest.fixture(scope="module")
+def sp() -> ServiceProvider:
+    return ServiceProvider(Saml(pairs=(OURS, NEXT), providers=()), "https://gateway.example.org/")
+
+
+@pytest.fixture
+def known(sp: ServiceProvider, idp: TestIdp) -> Idp:
+    return sp.trusted(provider(), idp.metadata(), NOW)
+
+
+def message(url: str, name: str) -> etree._Element:
+    (text,) = parse_qs(urlsplit(url).query)[name]
+    return etree.fromstring(zlib.decompress(base64.b64decode(text), -15))
+
+
+def test_our_metadata_names_our_addresses_and_both_certificates(sp: ServiceProvider) -> None:
+    root = etree.fromstring(sp.metadata())
+    assert root.get("entityID") == "https://gateway.example.org/saml/metadata"
+    locations = {one.get("Location") for one in root.iter() if one.get("Location")}
+    assert locations == {"https://gateway.example.org/saml/acs", "https://gateway.example.org/saml/sls"}
+    certificates = {"".join(str(one.text).split()) for one in root.iterfind(".//s:X509Certificate", NAMES)}
+    assert {body(OURS), body(NEXT)} <= certificates
+    assert root.find("s:Signature", NAMES) is not None
+
+
+def test_a_sign_in_is_asked_for_with_a_signature(sp: ServiceProvider, known: Idp) -> None:
+    first, second = sp.ask(known), sp.ask(known)
+    root = message(first.url, "SAMLRequest")
+    assert first.url.startswith("https://idp.example.org/sso?")
+    assert (root.get("ID"), root.get("Destination")) == (first.id, "https://idp.example.org/sso")
+    assert root.get("AssertionConsumerServiceURL") == sp.address
+    assert "Signature=" in first.url
+    assert first.id != second.id
+
+
+def test_s_saml_23_addresses_are_those_of_the_configuration(sp: ServiceProvider) -> None:
+    assert (sp.address, sp.entity_id) == (
+        "https://gateway.example.org/saml/acs", "https://gateway.example.org/saml/metadata",
+    )  # fmt: skip
+
+
+# --- metadata ----------------------------------------------------------------------------------------------
+
+
+def test_s_saml_21_two_signing_certificates_are_both_believed(sp: ServiceProvider, idp: TestIdp) -> None:
+    idp.pairs.append(THEIR_NEXT)
+    known = sp.trusted(provider(), idp.metadata(), NOW)
+    for pair in (THEIRS, THEIR_NEXT):
+        assert sp.prove(known, idp.response(sp, "_q", pair=pair), "_q", NOW).name_id == "alice"
+
+
+def test_s_saml_21_metadata_must_be_signed_where_that_is_asked(sp: ServiceProvider, idp: TestIdp) -> None:
+    asked = provider(metadata_certificate=FEDERATION.certificate)
+    assert sp.trusted(asked, idp.metadata(sign_by=FEDERATION), NOW).entity_id == idp.entity_id
+    for document in (idp.metadata(), idp.metadata(sign_by=THEIRS),
+                     idp.metadata(sign_by=FEDERATION).replace(b"/sso", b"/evil")):  # fmt: skip
+        with pytest.raises(Refused):
+            sp.trusted(asked, document, NOW)
+
+
+def test_s_saml_21_metadata_expires(sp: ServiceProvider, idp: TestIdp) -> None:
+    assert sp.trusted(provider(), idp.metadata(until=NOW + timedelta(days=1)), NOW).sign_out_url
+    with pytest.raises(Refused, match="not valid any more"):
+        sp.trusted(provider(), idp.metadata(until=NOW), NOW)
+
+
+def test_one_of_a_federation_is_chosen_by_its_id(sp: ServiceProvider, idp: TestIdp) -> None:
+    other = TestIdp(THEIR_NEXT, entity_id="urn:other")
+    both = b"<m:EntitiesDescriptor xmlns:m='%s'>" % NAMES["m"].encode()
+    both += idp.metadata() + other.metadata() + b"</m:EntitiesDescriptor>"
+    assert sp.trusted(provider(entity_id="urn:other"), both, NOW).entity_id == "urn:other"
+    with pytest.raises(Refused, match="several"):
+        sp.trusted(provider(), both, NOW)
+    with pytest.raises(Refused, match="no identity provider"):
+        sp.trusted(provider(entity_id="urn:third"), both, NOW)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b"SingleSignOnService", b"SingleNothing"), (b"X509Certificate", b"X509Nothing"),
+     (b"https://idp.example.org/sso", b"javascript:alert(1)"), (b"<m:Entity", b"<!DOCTYPE x><m:Entity"),
+     (b"</m:EntityDescriptor>", b"")],
+)  # fmt: skip
+def test_metadata_that_is_of_no_use(sp: ServiceProvider, idp: TestIdp, old: bytes, new: bytes) -> None:
+    with pytest.raises(Refused):
+        sp.trusted(provider(), idp.metadata().replace(old, new), NOW)
+
+
+def test_keys_that_do_not_fit_are_told_at_once() -> None:
+    wrong = KeyPair(OURS.certificate, NEXT.key), KeyPair(OURS.certificate, Secret("no key"))
+    for pair in wrong:
+        with pytest.raises(Refused, match="certificate 2"):
+            ServiceProvider(Saml(pairs=(OURS, pair), providers=()), "https://gateway.example.org")
+
+
+# --- signing out -------------------------------------------------------------------------------------------
+
+
+def told(sp: ServiceProvider, known: Idp, query: str) -> tuple[str, tuple[str, ...]]:
+    asked = sp.told_out(known, dict(parse_qsl(query)), query, NOW)
+    return asked.name_id, asked.sessions
+
+
+SLS = "https://gateway.example.org/saml/sls"
+
+
+def test_we_ask_to_sign_out_and_answer_who_asks(sp: ServiceProvider, known: Idp, idp: TestIdp) -> None:
+    asked = sp.ask_out(known, "alice", "", "_s1")
+    assert asked is not None
+    root = message(asked.url, "SAMLRequest")
+    assert root.findtext("p:SessionIndex", namespaces=NAMES) == "_s1"
+    assert told(sp, known, idp.sign_out(SLS, "alice", "_s1", "_s2")) == ("alice", ("_s1", "_s2"))
+    query = idp.sign_out(SLS, "alice")
+    answer = sp.answer_out(known, sp.told_out(known, dict(parse_qsl(query)), query, NOW), "there")
+    assert message(answer, "SAMLResponse").get("InResponseTo") == "_out0"
+    assert parse_qs(urlsplit(answer).query)["RelayState"] == ["there"]
+
+
+def test_a_provider_without_single_logout_is_not_asked(sp: ServiceProvider, idp: TestIdp) -> None:
+    document = idp.metadata().replace(b"SingleLogoutService", b"SingleNothing")
+    assert sp.ask_out(sp.trusted(provider(), document, NOW), "alice", "", "") is None
+
+
+def test_s_saml_24_a_sign_out_that_nobody_signed(sp: ServiceProvider, known: Idp, idp: TestIdp) -> None:
+    wrapped = "<p:Extensions><a:NameID>bob</a:NameID></p:Extensions>"
+    late = TestIdp(THEIRS)
+    late.now = NOW - timedelta(hours=1)
+    good = idp.sign_out(SLS, "alice")
+    for query in (
+        idp.sign_out(SLS, "alice", signs=False),
+        idp.sign_out(SLS, "alice", pair=THEIR_NEXT),
+        idp.sign_out("https://other.example.org/saml/sls", "alice"),
+        late.sign_out(SLS, "alice"),
+        TestIdp(THEIRS, entity_id="urn:other").sign_out(SLS, "alice"),
+        good.replace("RelayState=there", "RelayState=elsewhere"),
+        good.replace("rsa-sha256", "rsa-sha1"),
+        idp.sign_out(SLS, "alice", signs=False, inside=wrapped),
+        idp.sign_out(SLS, "alice", inside="<!-- -->"),
+    ):
+        with pytest.raises(Refused):
+            told(sp, known, query)

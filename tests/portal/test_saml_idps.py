@@ -1,0 +1,111 @@
+"""Metadata that changes, is away, and comes back."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from llmgateway.domain.saml import IdentityProvider, Saml
+from llmgateway.portal.saml import ServiceProvider
+from llmgateway.portal.saml_guard import Refused
+from llmgateway.portal.saml_idps import AGAIN, Idps
+from tests.doubles import SetClock
+from tests.lab.identity import TestIdp, new_pair
+
+OURS, ONE, TWO = (new_pair(name) for name in ("sp", "one", "two"))
+PROVIDERS = (IdentityProvider(id="one", name="One", metadata="one.xml"),
+             IdentityProvider(id="two", name="Two", metadata="two.xml"))  # fmt: skip
+
+
+class Place:
+    """Where metadata lies."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, bytes] = {}
+        self.looks = 0
+
+    async def fetch(self, place: str) -> bytes:
+        self.looks += 1
+        if place not in self.documents:
+            raise Refused(f"cannot read {place}")
+        return self.documents[place]
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock(datetime.now(UTC))
+
+
+@pytest.fixture
+def place() -> Place:
+    found = Place()
+    found.documents = {"one.xml": TestIdp(ONE, entity_id="urn:one").metadata(),
+                       "two.xml": TestIdp(TWO, entity_id="urn:two").metadata()}  # fmt: skip
+    return found
+
+
+@pytest.fixture
+def idps(place: Place, clock: SetClock) -> Idps:
+    sp = ServiceProvider(Saml(pairs=(OURS,), providers=PROVIDERS), "https://gateway.example.org")
+    return Idps(sp, PROVIDERS, place.fetch, clock)
+
+
+async def test_providers_stand_in_the_order_of_the_configuration(idps: Idps) -> None:
+    assert idps.all() == []
+    await idps.look()
+    assert [idp.provider.name for idp in idps.all()] == ["One", "Two"]
+    two = idps.issuing("urn:two")
+    assert two is not None
+    assert two.provider.id == "two"
+    assert idps.issuing("urn:three") is None
+    assert idps.missing == []
+
+
+async def test_what_was_known_stays_while_it_cannot_be_read(
+    idps: Idps, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    await idps.look()
+    known = idps.named("one")
+    place.documents["one.xml"] = b"<broken"
+    for _ in range(3):
+        await idps.look()
+    assert idps.named("one") is known
+    assert idps.missing == ["one"]
+    assert len([line for line in caplog.records if "not usable" in line.message]) == 1
+    place.documents["one.xml"] = TestIdp(TWO, entity_id="urn:one").metadata()
+    await idps.look()
+    assert idps.missing == []
+    assert idps.named("one") is not known
+
+
+async def test_one_that_was_never_read_is_no_choice(idps: Idps, place: Place) -> None:
+    del place.documents["two.xml"]
+    await idps.look()
+    assert [idp.provider.id for idp in idps.all()] == ["one"]
+
+
+async def test_a_hurried_look_comes_seldom(idps: Idps, place: Place, clock: SetClock) -> None:
+    """A stranger's signatures must not make us read metadata again and again."""
+    await idps.look()
+    known, looks = idps.named("one"), place.looks
+    assert known is not None
+    assert await idps.changed(known) is None
+    assert place.looks == looks
+    clock.seconds += AGAIN
+    assert await idps.changed(known) is None
+    assert place.looks == looks + 2
+    place.documents["one.xml"] = TestIdp(ONE, TWO, entity_id="urn:one").metadata()
+    clock.seconds += AGAIN
+    changed = await idps.changed(known)
+    assert changed is not None
+    assert changed is idps.named("one")
+
+
+async def test_it_keeps_looking(idps: Idps) -> None:
+    task = asyncio.ensure_future(idps.keep_looking())
+    async with asyncio.timeout(5):
+        while not idps.all():
+            await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
