@@ -481,9 +481,7 @@ def test_s_saml_20_what_grows_when_it_is_inflated() -> None:
 
 
 def test_s_saml_20_laughs_and_depths() -> None:
-    laughs = b"".join(
-        b'<!ENTITY l%d "%s">' % (n, b"&l%d;" % (n - 1) * 10 if n else b"ha") for n in range(10)
-    )
+    laughs = b"".join(b'<!ENTITY l%d "%s">' % (n, b"&l%d;" % (n - 1) * 10 if n else b"ha") for n in range(10))
     deep = b"<x>" * 300 + b"</x>" * 300
     wide = b'<p:Response xmlns:p="%s">' % P.encode() + b"<p:x/>" * 6000 + b"</p:Response>"
     for document in (b"<!DOCTYPE x [" + laughs + b"]><x>&l9;</x>", deep, wide, b"<x", b"", b"\x00"):

@@ -1,6 +1,7 @@
 """What is checked before anybody signs in."""
 
 import pytest
+from typing_extensions import override
 
 from llmgateway.domain.saml import Saml
 from llmgateway.portal.saml import ServiceProvider
@@ -19,12 +20,14 @@ def test_s_saml_25_the_libraries_are_tried_before_they_are_trusted() -> None:
 class Gullible(ServiceProvider):
     """As libraries would be that do not fit each other: it reads without looking at signatures."""
 
+    @override
     def prove(self, *asked: object) -> Proved:
         name = "alice" if b">alice<" in bytes(asked[1]) else "alicf"  # type: ignore[call-overload]  # bytes
         return Proved(id="", name_id=name, name_id_format="", session_index="", attributes={}, until=asked[3])  # type: ignore[arg-type]
 
 
 class Deaf(ServiceProvider):
+    @override
     def prove(self, *asked: object) -> Proved:
         raise Refused("everything")
 
