@@ -243,6 +243,11 @@ async def test_users(client: httpx.AsyncClient) -> None:
         "limits": {},
         "state": "active",
         "created_at": "2026-11-20T12:00:00Z",
+        "models": None,
+        "provider": None,
+        "signed_in_at": None,
+        "lapsed": None,
+        "by_hand": [],
     }
     assert error(await client.post("/admin/users", json=body)) == (409, "conflict", "id")
     assert (await client.patch(path, json={"limits": {"requests_per_minute": 1}})).json()["limits"] == {
