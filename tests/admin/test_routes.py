@@ -260,6 +260,8 @@ async def test_users(client: httpx.AsyncClient) -> None:
     assert [user["id"] for user in (await client.get("/admin/users?state=suspended")).json()["data"]] == [
         body["id"]
     ]
+    assert (await client.get("/admin/users?lapsed=denied")).json()["data"] == []
+    assert error(await client.get("/admin/users?lapsed=gone")) == (400, "invalid_value", "lapsed")
     assert error(await client.get("/admin/users/nobody")) == (404, "not_found", None)
 
 
