@@ -19,6 +19,7 @@ from llmgateway.control.services import Control
 from llmgateway.domain.keys import State as KeyState
 from llmgateway.domain.limits import Limits, Scope, Standing
 from llmgateway.domain.people import UserState
+from llmgateway.domain.policy import Lapse
 from llmgateway.domain.ports import Clock
 
 PAGING = ("limit", "after")
@@ -70,6 +71,8 @@ class KeysAsk(PageAsk, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class UsersAsk(PageAsk, frozen=True, kw_only=True, forbid_unknown_fields=True):
     state: UserState | None = None
     project: str | None = None
+    provider: str | None = None
+    lapsed: Lapse | None = None
 
 
 class AuditAsk(PageAsk, frozen=True, kw_only=True, forbid_unknown_fields=True):

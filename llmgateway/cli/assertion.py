@@ -85,7 +85,8 @@ class _Reader:
     def __init__(self) -> None:
         self._path: list[str] = []
         self._found: dict[str, list[str]] = {}
-        self._attribute: str | None = None
+        self._friendly: dict[str, list[str]] = {}
+        self._values: tuple[list[str], list[str]] = ([], [])
         self._text: list[str] | None = None
         self._issuer = ""
         self._assertions = 0
@@ -104,7 +105,8 @@ class _Reader:
         if self._assertions != 1:
             message = f"A SAML response holds exactly one assertion, not {self._assertions}."
             raise InvalidRequest(message)
-        return Asserted(self._issuer, {name: tuple(values) for name, values in self._found.items()})
+        named = self._friendly | self._found  # as at a sign-in: a name goes before a friendly one
+        return Asserted(self._issuer, {name: tuple(values) for name, values in named.items()})
 
     def _refuse(self, *_: object) -> None:
         raise InvalidRequest("The XML declares a document type or entities; no SAML response does.")
@@ -118,7 +120,11 @@ class _Reader:
         if name == f"{SAML}Assertion":
             self._assertions += 1
         elif name == f"{SAML}Attribute":
-            self._attribute = attributes.get("Name")
+            called = attributes.get("FriendlyName")
+            self._values = (
+                self._found.setdefault(attributes.get("Name", ""), []),
+                self._friendly.setdefault(called, []) if called else [],
+            )
         elif name == f"{SAML}AttributeValue" or self._is_issuer():
             self._text = []
 
@@ -129,8 +135,9 @@ class _Reader:
 
     def _end(self, name: str) -> None:
         text = "".join(self._text or ())
-        if name == f"{SAML}AttributeValue" and self._attribute is not None:
-            self._found.setdefault(self._attribute, []).append(text)
+        if name == f"{SAML}AttributeValue":
+            for values in self._values if text.strip() else ():
+                values.append(text.strip())
             self._text = None
         elif self._is_issuer():
             self._issuer, self._text = text.strip(), None

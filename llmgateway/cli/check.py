@@ -11,7 +11,8 @@ from llmgateway.cli.opened import Opened, opened
 from llmgateway.cli.options import Arguments
 from llmgateway.cli.printing import say, say_rows
 from llmgateway.domain.catalog import Deadlines, Model, Target
-from llmgateway.domain.errors import GatewayError
+from llmgateway.domain.errors import GatewayError, NotAllowed
+from llmgateway.domain.policy import Policy
 from llmgateway.domain.ports import UpstreamRequest
 from llmgateway.domain.sweep import Sweep, Timed
 from llmgateway.upstream.client import UpstreamClient
@@ -43,6 +44,8 @@ def checks_of(here: Opened) -> Iterable[Awaitable[Row]]:
     yield _row("data directory", str(settings.data_dir), lambda: _writable(settings.data_dir))
     yield _row(here.store.name, "documents and ledger", lambda: _ping(here.store.ping))
     yield _row(here.state.name, "shared state", lambda: _ping(here.state.ping))
+    if settings.file.saml is not None:
+        yield _row("policy", "who signs in with SAML", partial(_somebody, settings.file.policy))
     upstream = UpstreamClient(Sweep[Timed](), time.monotonic)
     for target in places(settings.models):
         yield _row("model server", target.url, partial(_reach, upstream, target))
@@ -71,6 +74,12 @@ async def _row(part: str, where: str, look: Callable[[], Awaitable[str]]) -> Row
 
 async def _nothing() -> str:
     return "valid"
+
+
+async def _somebody(policy: Policy) -> str:
+    if not policy.rules:
+        raise NotAllowed("no rules: nobody is let in")
+    return f"{len(policy.rules)} rules"
 
 
 async def _writable(directory: Any) -> str:

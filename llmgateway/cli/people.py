@@ -7,7 +7,7 @@ from llmgateway.control.keys import key_view
 from llmgateway.control.models import model_view
 from llmgateway.control.people import UserChanges, user_view
 
-COLUMNS = ("id", "name", "email", "roles", "project", "state", "created_at")
+COLUMNS = ("id", "name", "email", "roles", "project", "state", "lapsed", "created_at")
 KEY_COLUMNS = ("id", "name", "state", "models", "created_at", "expires_at")
 MODEL_COLUMNS = ("id", "aliases", "source", "targets", "context", "price")
 
@@ -49,6 +49,8 @@ async def _change(arguments: Arguments, changes: UserChanges, words: str) -> int
         say_json(user_view(user))
     else:
         say(f"The user {user.id} {words}. Every worker knows within a second.")
+        if user.state == "active" and user.lapsed is not None:
+            say(f"All keys are refused still: by the policy ({user.lapsed}), until a sign-in it admits.")
     return 0
 
 

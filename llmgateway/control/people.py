@@ -116,7 +116,7 @@ class People:
     async def page(
         self, where: dict[str, str | None], *, limit: int, after: str | None = None
     ) -> tuple[Sequence[User], str | None]:
-        """By id. `where` may hold `state`, `project` and `email`."""
+        """By id. `where` may hold `state`, `project`, `email`, `provider` and `lapsed`."""
         page = await self._store.find("users", where, limit=limit, after=after)
         return [_user(document) for document in page.data], page.next
 

@@ -248,6 +248,11 @@ async def test_users(client: httpx.AsyncClient) -> None:
         "by_hand": [],
         "lapsed": None,
         "created_at": "2026-11-20T12:00:00Z",
+        "models": None,
+        "provider": None,
+        "signed_in_at": None,
+        "lapsed": None,
+        "by_hand": [],
     }
     assert error(await client.post("/admin/users", json=body)) == (409, "conflict", "id")
     assert (await client.patch(path, json={"limits": {"requests_per_minute": 1}})).json()["limits"] == {
@@ -260,6 +265,8 @@ async def test_users(client: httpx.AsyncClient) -> None:
     assert [user["id"] for user in (await client.get("/admin/users?state=suspended")).json()["data"]] == [
         body["id"]
     ]
+    assert (await client.get("/admin/users?lapsed=denied")).json()["data"] == []
+    assert error(await client.get("/admin/users?lapsed=gone")) == (400, "invalid_value", "lapsed")
     assert error(await client.get("/admin/users/nobody")) == (404, "not_found", None)
 
 

@@ -18,12 +18,16 @@ ATTRIBUTE = f"""
   </saml:Attribute>
   <saml:Attribute Name="id">
     <saml:AttributeValue><saml:NameID>x1</saml:NameID></saml:AttributeValue>
+    <saml:AttributeValue> </saml:AttributeValue>
   </saml:Attribute>
+  <saml:Attribute Name="y" FriendlyName="id"><saml:AttributeValue>x2</saml:AttributeValue></saml:Attribute>
 """
 ASSERTION = f"""<saml:Assertion xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion" ID="a">
 <saml:Issuer>https://idp.example.org/</saml:Issuer>
 <saml:AttributeStatement>{ATTRIBUTE}</saml:AttributeStatement></saml:Assertion>"""
-WHOLE = Asserted("https://idp.example.org/", {OID: ("employee", "a & b"), "id": ("x1",)})
+WHOLE = Asserted("https://idp.example.org/", {
+    OID: ("employee", "a & b"), "eduPersonAffiliation": ("employee", "a & b"), "id": ("x1",), "y": ("x2",),
+})  # fmt: skip
 
 
 def response(*inside: str) -> str:
@@ -60,7 +64,7 @@ def test_a_saml_response_as_it_is_and_as_browsers_send_it(tmp_path: Path) -> Non
     lines = encoded[:99] + "\n" + encoded[99:]
     for content in (whole, ASSERTION, encoded, lines, f"SAMLResponse={quote(encoded, safe='')}"):
         assert read(tmp_path, content) == WHOLE
-    assert told(WHOLE.attributes) == f"id, {OID}"
+    assert told(WHOLE.attributes) == f"eduPersonAffiliation, id, {OID}, y"
 
 
 def test_s_saml_10_a_comment_cuts_nothing_off(tmp_path: Path) -> None:

@@ -26,3 +26,16 @@ def test_wrong_settings_are_told_all_at_once(run: Run, config: Path) -> None:
     assert code == 2
     assert "currency" in said
     assert "modells" in said
+
+
+def test_saml_without_rules_lets_nobody_in(run: Run, ask: Ask, config: Path) -> None:
+    pair = "{certificate: '-----BEGIN CERTIFICATE----- x -----END CERTIFICATE-----', " \
+           "key: '-----BEGIN PRIVATE KEY----- x -----END PRIVATE KEY-----'}"  # fmt: skip
+    saml = f"saml: {{certificates: [{pair}], providers: [{{id: u, metadata: idp.xml}}]}}\n"
+    config.write_text(saml)
+    code, said = run("check")
+    assert code == 1
+    assert "no rules: nobody is let in" in said
+    rule = "{name: r, when: everybody, grants: {roles: [user], models: ['*']}}"
+    config.write_text(f"{saml}policy: {{rules: [{rule}]}}\n")
+    assert {row["part"]: row["is"] for row in ask("check")["data"]}["policy"] == "1 rules"

@@ -123,6 +123,7 @@ def test_a_key_of_somebody_who_signs_in(ask: Ask, run: Run, tmp_path: Path, conf
     code, said = run("policy", "explain", "--key", made["id"])
     assert code == 1
     assert "its owner was refused at the last sign-in" in said
+    assert "All keys are refused still: by the policy (denied)" in run("users", "activate", "alice")[1]
     run("users", "suspend", "alice")
     run("keys", "revoke", made["id"])
     troubles = json.loads(run("policy", "explain", "--key", made["id"], "--json")[1])["troubles"]

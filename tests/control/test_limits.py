@@ -6,7 +6,7 @@ import pytest
 from llmgateway.control.keys import NewKey
 from llmgateway.control.limits import LimitSet, Subject, load_book, subject_in
 from llmgateway.control.people import UserChanges
-from llmgateway.domain.book import LimitBook
+from llmgateway.domain.book import LimitBook, Weights
 from llmgateway.domain.errors import InvalidRequest, NotFound
 from llmgateway.domain.keys import Principal
 from llmgateway.domain.limits import Limits, Scope
@@ -141,3 +141,9 @@ async def test_numbers_have_an_end(desk: Desk) -> None:
         await desk.control.limits.put(ANN, Subject("model", "m"), Limits(tokens_per_day=2**53))
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"tokens_per_day": -1}, Limits)
+
+
+async def test_shares_of_the_settings_hold_whatever_operators_put(desk: Desk) -> None:
+    await desk.control.limits.put(ANN, Subject("project", "p"), Limits(tokens_per_day=1))
+    shares = Weights(projects={"p": 2.0})
+    assert (await load_book(desk.store, LimitBook(weights=shares))).weights is shares

@@ -1,6 +1,9 @@
 """The policy's decision: who matches, what adds up, and that nothing is given unless a rule gives it."""
 
+import re
+
 import pytest
+from hypothesis import given, strategies as st
 
 from llmgateway.control.policy import decide, fits
 from llmgateway.domain.limits import Limits
@@ -113,6 +116,12 @@ def test_short_names_stand_for_attributes() -> None:
 )  # fmt: skip
 def test_s_saml_22_values_fit_whole_and_exactly(value: str, pattern: str, does: bool) -> None:
     assert fits(value, pattern) is does
+
+
+@given(st.text("ab", max_size=8), st.text("ab*", max_size=6))
+def test_patterns_mean_what_they_say(value: str, pattern: str) -> None:
+    meant = ".*".join(re.escape(part) for part in pattern.split("*"))
+    assert fits(value, pattern) is (value != "" and re.fullmatch(meant, value, re.DOTALL) is not None)
 
 
 def test_a_long_value_is_looked_at_once() -> None:
