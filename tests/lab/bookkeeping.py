@@ -198,8 +198,8 @@ class Books:
                 call.is_lost = call.is_open = False
 
     async def flush(self) -> None:
-        """Redis forgets everything, when the ledger knows what it is to begin with again. Every worker gets to
-        say what it holds: what one held that dies before that is missing in the sums until their end."""
+        """Redis forgets everything, when the ledger knows what it is to begin with again. Every worker gets
+        to say what it holds: what one held that dies before that is missing in the sums until their end."""
         redis = Redis.from_url(self.redis_url)
         await redis.flushdb()
         await redis.aclose()

@@ -25,7 +25,7 @@ from tests.lab.bookkeeping import Books, Call, open_books
 
 pytestmark = pytest.mark.service
 
-RUNS = [pytest.param(12, 25), pytest.param(100, 40, marks=pytest.mark.soak)]
+RUNS = [pytest.param(12, 25), pytest.param(400, 50, marks=pytest.mark.soak)]
 AMOUNTS = st.integers(min_value=0, max_value=4000)
 
 
