@@ -1,7 +1,7 @@
 """Fixtures for every test: the event loop's kind, real servers, the scripted upstream, and fresh names."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,23 @@ NUMBERS = itertools.count(1)
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Says what was measured: it stands in the table at the end of `make soak`."""
+    return lambda text: request.node.user_properties.append(("figure", text))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One table of what was measured."""
+    reports = [one for kind in ("passed", "failed") for one in terminalreporter.stats.get(kind, [])]
+    calls = [one for one in reports if one.when == "call" and one.user_properties]
+    if calls:
+        terminalreporter.section("figures")
+    for one in calls:
+        name, said = one.nodeid.partition("::")[2], dict(one.user_properties)["figure"]
+        terminalreporter.line(f"{one.outcome:6} {one.duration:5.0f} s  {name}: {said}")
 
 
 @pytest.fixture(scope="session")

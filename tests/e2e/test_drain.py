@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from tests.e2e.deployment import CHAT
-from tests.lab.client import Connection, chat, data_of, post
+from tests.lab.client import Connection, chat, data_of, post, split_events
 from tests.lab.gateway import Gateway, serving
 from tests.lab.processes import absent, family_of, state_of
 from tests.lab.upstream import ScriptedUpstream
@@ -23,6 +23,8 @@ STREAMS = 200
 PAUSE = 1.0  # seconds between "not ready" and refusing new work
 TIMEOUT = 2  # seconds after which gunicorn takes a silent worker for dead
 MODEL = "hold-after-2"
+HALVES = ("hold-after-2~ends", "hold-after-2~lasts")
+DRAIN = 1.5  # seconds
 APART = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child"]
 
 
@@ -32,10 +34,10 @@ def fleet(upstream: ScriptedUpstream, redis_url: str, mongo_url: str) -> Gateway
     return Gateway.fleet(environment, redis_url=redis_url, mongo_url=mongo_url, config=config)
 
 
-async def opened(gateway: Gateway, key: str) -> Connection:
+async def opened(gateway: Gateway, key: str, model: str = MODEL) -> Connection:
     """A stream that stands after two events."""
     connection = await gateway.connect()
-    await connection.send(post(CHAT, chat(MODEL, stream=True), key))
+    await connection.send(post(CHAT, chat(model, stream=True), key))
     assert (await connection.head()).status == 200
     assert len(data_of(await connection.events(2))) == 2
     return connection
@@ -86,6 +88,39 @@ async def test_r_fault_45_two_hundred_streams_outlive_sigterm(
         told = Counter((record["outcome"], record["tokens"]["completion"]) for record in records)
         assert told.pop(("completed", 4)) == STREAMS
         assert {outcome for outcome, _ in told} == {"client_gone"}, "what was only asked to see"
+
+
+@pytest.mark.parametrize("kind", ["serve", "gunicorn"])
+async def test_r_fault_45_46_of_two_hundred_streams_half_end_in_time_and_half_are_cut(
+    request: pytest.FixtureRequest, upstream: ScriptedUpstream, kind: str
+) -> None:
+    """Nothing is left behind for the next start: all that was said is settled and shipped."""
+    environment, config = serving(upstream.url, *HALVES), f"drain_pause: 0\ndrain: {DRAIN}\n"
+    if kind == "serve":
+        gateway = Gateway.embedded(environment, config=config)
+    else:
+        redis_url, mongo_url = request.getfixturevalue("redis_url"), request.getfixturevalue("mongo_url")
+        gateway = Gateway.fleet(environment, redis_url=redis_url, mongo_url=mongo_url, config=config)
+    async with gateway:
+        key = (await gateway.create_key("alice")).secret
+        ends, lasts = await asyncio.gather(
+            *(asyncio.gather(*(opened(gateway, key, model) for _ in range(STREAMS // 2))) for model in HALVES)
+        )
+        ending = asyncio.ensure_future(gateway.stop(60))
+        await eventually_answers(lambda: is_refused(gateway, key), "nothing new is taken", 5)
+        upstream.release(HALVES[0])
+        for body in await asyncio.gather(*(stream.body() for stream in ends)):
+            assert body.endswith(b"data: [DONE]\n\n")
+        for body in await asyncio.gather(*(stream.body() for stream in lasts)):
+            (error,) = data_of(split_events(body))
+            assert error["error"]["code"] == "shutting_down"
+        assert await ending == 1, "whoever watches is told that calls were cut"
+        left = [path.name for path in (gateway.data / "journal").glob("*/*.journal")]
+        assert left == [], "all was shipped"
+        await gateway.start()
+        records = await gateway.ledger(STREAMS)
+        told = Counter((record["outcome"], record["tokens"]["completion"]) for record in records)
+        assert (told["completed", 4], told["shutdown", 2]) == (STREAMS // 2, STREAMS // 2)
 
 
 async def test_r_fault_47_sigterm_to_process_1_ends_the_tree(

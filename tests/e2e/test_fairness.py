@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from tests.lab.client import chat, data_of, post
 from tests.lab.exchange import Exchange
 from tests.lab.gateway import Gateway, serving
 from tests.lab.oracle import books_agree
+from tests.lab.quiescence import Baseline, returns_to_idle
 from tests.lab.reservations import nothing_is_reserved
 from tests.lab.telling import Plan, told
 from tests.lab.upstream import ScriptedUpstream
@@ -98,7 +99,7 @@ def p95(values: list[float]) -> float:
 
 
 async def test_r_load_11_ten_users_hardly_notice_one_with_a_hundred_streams(
-    fleet: Gateway, upstream: ScriptedUpstream, redis_url: str
+    fleet: Gateway, upstream: ScriptedUpstream, redis_url: str, figure: Callable[[str], None]
 ) -> None:
     stage = Stage(fleet)
     ten = {f"user-{n}": await stage.key(f"user-{n}") for n in range(10)}
@@ -113,15 +114,16 @@ async def test_r_load_11_ten_users_hardly_notice_one_with_a_hundred_streams(
         found.append(sorted(first for user in ten for first in stage.firsts[user]))
         assert len(found[-1]) > 50
     quiet, crowded = map(p95, found)
-    print(f"p95 to the first token: {quiet * 1000:.0f} ms, beside the greedy one {crowded * 1000:.0f} ms")
+    figure(f"p95 to the first token {quiet * 1000:.0f} ms, beside the greedy one {crowded * 1000:.0f} ms")
     assert crowded <= 2 * quiet
     assert stage.firsts["greedy"], "who asks for much gets what is left"
+    await returns_to_idle(fleet, Baseline({}))  # a hang-up is noticed within a tenth of a second
     await books_agree(fleet, upstream)
     await nothing_is_reserved(redis_url)
 
 
 async def test_two_users_who_are_always_busy_are_served_alike(
-    fleet: Gateway, upstream: ScriptedUpstream
+    fleet: Gateway, figure: Callable[[str], None]
 ) -> None:
     """However long their answers are; the bound is that of the paper for backlogged clients."""
     stage = Stage(fleet)
@@ -130,6 +132,6 @@ async def test_two_users_who_are_always_busy_are_served_alike(
         streams += [(user, await stage.key(user), {"max_tokens": length})] * STREAMS
     await stage.play(streams, BUSY)
     bound = 2 * max(PROMPT_WEIGHT * PROMPT, COMPLETION_WEIGHT * PLACES * LONG)
-    print(f"served {dict(stage.served)}, most apart {stage.gap}, bound {bound}")
+    figure(f"served {dict(stage.served)}, most apart {stage.gap}, bound {bound}")
     assert min(stage.served.values()) > bound, "long enough to tell"
     assert stage.gap <= bound
