@@ -18,13 +18,14 @@ pytestmark = pytest.mark.e2e
 NAMES = itertools.count(1)
 SAME = {"sec-fetch-site": "same-origin", "connection": "close"}  # each request may reach another worker
 MANY = 12
+PASSWORD = "correct horse canary"
 
 
 @pytest.fixture
 async def client(deployment: Deployment) -> AsyncIterator[httpx.AsyncClient]:
     """Signed in as somebody new."""
     async with httpx.AsyncClient(base_url=deployment.gateway.url, headers=SAME) as client:
-        fields = {"login": f"person-{next(NAMES)}-{deployment.kind}", "password": "correct horse"}
+        fields = {"login": f"person-{next(NAMES)}-{deployment.kind}", "password": PASSWORD}
         answer = await client.post("/portal/sign-up", data=fields)
         assert answer.status_code == 303, answer.text
         yield client
@@ -54,6 +55,23 @@ async def test_s_ses_03_who_is_suspended_is_out_everywhere(
     path = f"/users/{export['user']['id']}"
     assert (await deployment.gateway.admin("PATCH", path, {"state": "suspended"})).status == 200
     assert await statuses(client) == {303}
+
+
+async def test_s_key_04_neither_keys_nor_session_ids_are_stored_or_logged(
+    client: httpx.AsyncClient, deployment: Deployment
+) -> None:
+    user = (await client.get("/portal/account/export.json")).json()["user"]["id"]
+    key = await deployment.gateway.create_key(user, "canary")
+    for secret in (key.secret, f"{key.secret[:-1]}x"):
+        await deployment.gateway.ask(Request("POST", "/v1/chat/completions", secret, json=chat("ok-1")))
+    await deployment.gateway.ledger(1, user=user)
+    (cookie,) = (value for name, value in client.cookies.items() if name.endswith("lgw"))
+    canaries = [key.secret.split("_")[2], cookie.partition(".")[0], PASSWORD]
+    kept = [path for path in deployment.gateway.data.rglob("*") if path.is_file()]
+    assert kept
+    held = [deployment.gateway.output().encode(), (await deployment.gateway.get("/metrics")).body]
+    for content in (*held, *(path.read_bytes() for path in kept)):
+        assert not [canary for canary in canaries if canary.encode() in content]
 
 
 async def test_the_live_page_shows_calls_of_every_worker(
