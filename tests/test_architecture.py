@@ -25,6 +25,7 @@ UNMIRRORED = {
     "domain/people.py": "values only",
     "domain/policy.py": "values, tested with what is decided in tests/control/test_policy.py",
     "domain/projects.py": "values only",
+    "domain/refusals.py": "values only",
     "domain/terms.py": "values only",
     "domain/admission.py": "protocols only",
     "domain/ports.py": "protocols only",

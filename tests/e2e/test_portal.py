@@ -103,3 +103,18 @@ async def test_the_operators_api_takes_the_session_of_an_administrator_only(
     await deployment.gateway.admin("PATCH", f"/users/{user['id']}", {"roles": ["user", "admin"]})
     assert await statuses(client, "/admin/users") == {200}
     assert (await client.get("/admin/config")).text.count(ADMIN_KEY) == 0
+
+
+async def test_a_refusal_is_shown_to_its_people(client: httpx.AsyncClient, deployment: Deployment) -> None:
+    user = (await client.get("/portal/account/export.json")).json()["user"]["id"]
+    key = await deployment.gateway.create_key(user, "refused", limits={"requests_per_minute": 0})
+    asked = Request("POST", "/v1/chat/completions", key.secret, json=chat("ok-1"))
+    assert (await deployment.gateway.ask(asked)).status == 429
+    unknown = Request("POST", "/v1/chat/completions", key.secret, json=chat("no-such-model"))
+    assert (await deployment.gateway.ask(unknown)).status == 404
+
+    async def both_are_there() -> bool:
+        page = (await client.get("/portal")).text
+        return "See Models for the names" in page and "Wait until the limit" in page
+
+    await eventually_answers(both_are_there, "the overview shows what was refused", 15)
