@@ -45,7 +45,7 @@ async def tokens_by_day(
     series = by_day(report.rows, span.days, by, visit.words.gettext(others))
     return stacked(
         span.days, series, visit.words.gettext(title),
-        label=visit.words.short_day, number=visit.words.number,
+        label=visit.words.short_day, number=visit.words.number, short=visit.words.short,
     )  # fmt: skip
 
 
