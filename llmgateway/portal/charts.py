@@ -85,8 +85,8 @@ def stacked(
     days: Sequence[str], series: Sequence[Series], title: str, *,
     label: Callable[[str], str], number: Callable[[float], str], short: Callable[[int], str],
 ) -> Chart:  # fmt: skip
-    """A column for each day, the first series at its foot. Millions are written `short` beside the lines: there
-    is no room for all their digits."""
+    """A column for each day, the first series at its foot. Millions are written `short` beside the lines:
+    there is no room for all their digits."""
     chart = Chart(title=title, days=tuple(days), series=tuple(series))
     if chart.is_empty:
         return chart

@@ -64,7 +64,7 @@ def test_many_days_have_few_labels() -> None:
 
 
 def test_millions_are_written_short_beside_the_lines() -> None:
-    for most, text in ((900_000, "n"), (1_500_000, "s")):
+    for most, text in ((700_000, "n"), (1_500_000, "s")):
         chart = stacked(
             DAYS, [Series("a", (most, 0, 0))], "Tokens", label=str, number=lambda _: "n", short=lambda _: "s"
         )
