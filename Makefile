@@ -1,5 +1,6 @@
 # make run     starts the gateway on this machine, with everything in ./data; ARGS="--port 9000" adds options
 # make test    runs every check and test, real servers included
+# make pictures makes the screenshots of docs/pictures anew; needs Chromium
 # make image   builds the container image; make image-test builds and runs it without a registry
 # The rest: make lint, bench, fair-share, soak, sbom, lock, test-deps, clean.
 
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := --require-hashes --only-binary :all:
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint unit bench fair-share soak image image-test sbom lock test-deps clean
+.PHONY: run test lint unit bench fair-share pictures soak image image-test sbom lock test-deps clean
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/llmgateway serve $(ARGS)
@@ -34,6 +35,10 @@ bench: $(VENV)/.test
 # the picture of docs/fair-share.md, and its figures
 fair-share: $(VENV)/.test
 	$(BIN)/python -m tests.fair_share
+
+# every page of the portal, with made-up people
+pictures: $(VENV)/.test
+	$(BIN)/python -m tests.pictures
 
 # --- the image ---
 

@@ -26,6 +26,7 @@ UNMIRRORED = {
     "domain/policy.py": "values, tested with what is decided in tests/control/test_policy.py",
     "domain/projects.py": "values only",
     "domain/saml.py": "values only",
+    "domain/refusals.py": "values only",
     "domain/terms.py": "values only",
     "domain/admission.py": "protocols only",
     "domain/ports.py": "protocols only",

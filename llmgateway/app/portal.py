@@ -72,6 +72,7 @@ def desk_of(in_force: InForce, services: Services, clock: Clock, sessions: Sessi
         standings=lambda scopes: standings_now(services, scopes),
         replicas=services.upstream.replicas.seen,
         open_calls=services.live.all,
+        refusals=lambda user, most: services.refusals.of(user, clock.now(), most),
         config=lambda: in_force.settings.masked(),
         facts=lambda: facts_of(in_force),
     )

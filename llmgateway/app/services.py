@@ -38,6 +38,7 @@ from llmgateway.jobs.background import Background
 from llmgateway.jobs.live import LiveCalls
 from llmgateway.jobs.probe import Capabilities, keep_probing
 from llmgateway.jobs.propagation import Propagation
+from llmgateway.jobs.refusals import Refusals
 from llmgateway.jobs.ship import Heir, Recovery, Shipper
 from llmgateway.jobs.ticks import CONFIG_PERIOD, Reload, every, heed_changes, turn_sweep
 from llmgateway.jobs.watermark import PERIOD as WATERMARK_PERIOD, Watermark
@@ -84,6 +85,7 @@ class Services(Struct, frozen=True, kw_only=True):
     background: Background
     periodic: Periodic
     live: LiveCalls
+    refusals: Refusals
 
 
 class Footing(Struct, frozen=True):
@@ -139,7 +141,7 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
             gateway=gateway, upstream=upstream, count=count, control=control, metrics=metrics,
             board=Board(settings.data_dir / METRICS) if settings.is_production else None,
             background=background, periodic=periodic_work(parts, lambda: in_force.settings, name=worker),
-            live=live_calls(gateway, memory, worker),
+            live=live_calls(gateway, memory, worker), refusals=Refusals(memory.shelf, name=worker),
         )  # fmt: skip
         background.begin(turn_sweep(connections, clock), turn_sweep(gateway.watch.calls, clock))
         await begin_work(services)
@@ -250,6 +252,7 @@ async def begin_work(services: Services) -> None:
         services.periodic.run(),
         services.periodic.keep_warm(),
         services.live.run(),
+        services.refusals.run(),
         every(CONFIG_PERIOD, take_over_configuration),
         every(WATERMARK_PERIOD, look_at_memory),
         keep_probing(services.capabilities, lambda: gateway.route.catalog, reload.soon),

@@ -2,26 +2,43 @@
 middleware."""
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 
 from llmgateway.domain.endpoints import ENDPOINTS, Endpoint
-from llmgateway.domain.errors import GatewayError
+from llmgateway.domain.errors import (
+    GatewayError,
+    InvalidRequest,
+    NotAllowed,
+    NotFound,
+    OverLimit,
+    Overloaded,
+)
 from llmgateway.domain.ids import Ids
 from llmgateway.domain.ports import Clock
+from llmgateway.domain.refusals import Refusal
 from llmgateway.edge.asgi import Receive, Scope, Send
 from llmgateway.edge.caller import Arrival, HttpCaller
+from llmgateway.edge.errors import status_of
 from llmgateway.flow.gateway import Gateway
 
 log = logging.getLogger(__name__)
+
+REFUSALS = (InvalidRequest, NotAllowed, NotFound, OverLimit, Overloaded)  # what leaves no record
+LONGEST = 300  # characters of a message that are kept
+Refused = Callable[[str, Refusal], None]
+"""Told of whose call was refused, and why; must not wait."""
 
 
 class Programs:
     """An ASGI application for one endpoint's calls."""
 
-    def __init__(self, gateway: Gateway, clock: Clock, *, max_body: int) -> None:
+    def __init__(self, gateway: Gateway, clock: Clock, *, max_body: int, refused: Refused) -> None:
         self._gateway = gateway
         self._clock = clock
         self._ids = Ids()
         self._max_body = max_body
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, endpoint: Endpoint) -> None:
         at = self._clock.now()
@@ -31,6 +48,8 @@ class Programs:
             await self._gateway.exchange(caller)
         except GatewayError as error:
             await caller.tell(error)
+            if isinstance(error, REFUSALS):
+                await self._note(caller, error)
         except Exception:
             log.exception(
                 "a call failed inside the gateway", extra={"fields": {"request_id": caller.request_id}}
@@ -38,6 +57,16 @@ class Programs:
             await caller.tell(
                 GatewayError("The gateway failed; the operators can find this call by its request id.")
             )
+
+
+    async def _note(self, caller: HttpCaller, error: GatewayError) -> None:
+        """For the people whose key it was, which memory still knows."""
+        with suppress(GatewayError):
+            principal = await self._gateway.authenticate(caller.token)
+            self._refused(principal.user, Refusal(
+                at=caller.at, status=status_of(error), code=error.code, message=error.message[:LONGEST],
+                request_id=caller.request_id, key=principal.key_id,
+            ))  # fmt: skip
 
 
 def endpoint_at(path: str) -> Endpoint | None:

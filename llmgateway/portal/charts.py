@@ -15,6 +15,7 @@ WIDTH, HEIGHT = 920, 260
 LEFT, BOTTOM, TOP, RIGHT = 64, 28, 10, 6  # around the bars
 BAR_SHARE = 0.8  # of the room of a day
 MOST_LABELS, MOST_LINES = 8, 5
+MANY = 1_000_000
 
 
 class Series(Struct, frozen=True):
@@ -82,9 +83,10 @@ def by_day(rows: Sequence[UsageRow], days: Sequence[str], dimension: str, others
 
 def stacked(
     days: Sequence[str], series: Sequence[Series], title: str, *,
-    label: Callable[[str], str], number: Callable[[float], str],
+    label: Callable[[str], str], number: Callable[[float], str], short: Callable[[int], str],
 ) -> Chart:  # fmt: skip
-    """A column for each day, the first series at its foot."""
+    """A column for each day, the first series at its foot. Millions are written `short` beside the lines:
+    there is no room for all their digits."""
     chart = Chart(title=title, days=tuple(days), series=tuple(series))
     if chart.is_empty:
         return chart
@@ -92,7 +94,7 @@ def stacked(
     step = step_of(highest)
     top = -(-highest // step) * step
     scale, room = (HEIGHT - TOP - BOTTOM) / top, (WIDTH - LEFT - RIGHT) / len(days)
-    foot = HEIGHT - BOTTOM
+    foot, written = HEIGHT - BOTTOM, short if top >= MANY else number
     every = -(-len(days) // MOST_LABELS)
     bars = []
     for place, day in enumerate(days):
@@ -106,7 +108,7 @@ def stacked(
                 bars.append(Bar(_round(x), _round(y), _round(room * BAR_SHARE), _round(tall), colour, told))
     return Chart(
         title=title, days=tuple(days), series=tuple(series), bars=tuple(bars),
-        lines=tuple(Mark(_round(foot - n * scale), number(n)) for n in range(0, top + 1, step)),
+        lines=tuple(Mark(_round(foot - n * scale), written(n)) for n in range(0, top + 1, step)),
         labels=tuple(
             Mark(_round(LEFT + room * (place + 0.5)), label(days[place]))
             for place in range(0, len(days), every)

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from llmgateway.control.reports import RecordsAsk, UsageAsk
+from llmgateway.domain.errors import Unavailable
 from llmgateway.domain.keys import Key
 from llmgateway.domain.ports import Dimension, Document
+from llmgateway.domain.refusals import Refusal
 from llmgateway.portal.charts import Chart, by_day, stacked
 from llmgateway.portal.keys import keys_of
 from llmgateway.portal.spans import Span, lately, this_month
@@ -27,7 +29,8 @@ async def show(desk: Desk, visit: Visit) -> Answer:
         "keys": keys, "expiring": _expiring(desk, keys), "standings": await of_person(desk, visit.me, keys),
         "month": month.rows[0] if month.rows else None,
         "chart": await tokens_by_day(desk, visit, span, {"user": user}),
-        "failures": await failures_of(desk, user), "models": desk.visible_to(visit.me)[:1],
+        "failures": await failures_of(desk, user), "refusals": await refusals_of(desk, user),
+        "models": desk.visible_to(visit.me)[:1],
     }  # fmt: skip
     return Page("overview.html", values)
 
@@ -42,7 +45,7 @@ async def tokens_by_day(
     series = by_day(report.rows, span.days, by, visit.words.gettext(others))
     return stacked(
         span.days, series, visit.words.gettext(title),
-        label=visit.words.short_day, number=visit.words.number,
+        label=visit.words.short_day, number=visit.words.number, short=visit.words.short,
     )  # fmt: skip
 
 
@@ -50,6 +53,14 @@ async def failures_of(desk: Desk, user: str) -> Sequence[Document]:
     """The newest requests that did not end well."""
     found, _ = await desk.control.reports.records(RecordsAsk(user=user, limit=LOOKED_THROUGH))
     return [record for record in found if has_failed(record)][:FAILURES]
+
+
+async def refusals_of(desk: Desk, user: str) -> Sequence[Refusal] | None:
+    """None where nobody can tell now."""
+    try:
+        return await desk.refusals(user, FAILURES)
+    except Unavailable:
+        return None
 
 
 def has_failed(record: Document) -> bool:

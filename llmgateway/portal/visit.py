@@ -19,6 +19,7 @@ from llmgateway.domain.live import OpenCall
 from llmgateway.domain.people import User
 from llmgateway.domain.policy import KeyRules
 from llmgateway.domain.ports import Clock, Shelf
+from llmgateway.domain.refusals import Refusal
 from llmgateway.portal.form import Form
 from llmgateway.portal.sessions import How, Session, Sessions
 from llmgateway.portal.words import Words, later
@@ -100,8 +101,8 @@ class Federation(Protocol):
 
 class Desk(Struct, frozen=True, kw_only=True):
     """What pages work with. `visible`: the models that somebody may call; `standings`: how the limits of
-    scopes stand now; `replicas`: the health of upstreams; `open_calls`: those of all processes; `config`:
-    all settings, masked."""
+    scopes stand now; `replicas`: the health of upstreams; `open_calls`: those of all processes;
+    `refusals`: a user's newest, so many; `config`: all settings, masked."""
 
     control: Control
     accounts: Accounts
@@ -113,6 +114,7 @@ class Desk(Struct, frozen=True, kw_only=True):
     standings: Callable[[Sequence[Scope]], Awaitable[Sequence[Standing]]]
     replicas: Seen
     open_calls: Callable[[], Awaitable[Sequence[OpenCall]]]
+    refusals: Callable[[str, int], Awaitable[Sequence[Refusal]]]
     config: Callable[[], Mapping[str, Any]]
     facts: Callable[[], Facts]
     federation: Federation | None = None

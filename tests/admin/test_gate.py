@@ -64,7 +64,7 @@ async def test_without_a_credential_every_address_looks_alike(client: httpx.Asyn
     assert (await client.head(path)).status_code == 401
 
 
-async def test_a_programs_key_is_no_operators(client: httpx.AsyncClient, desk: Desk) -> None:
+async def test_s_key_11_a_programs_key_is_no_operators(client: httpx.AsyncClient, desk: Desk) -> None:
     key = (await client.post("/admin/keys", json={"user": "alice", "name": "k"})).json()["key"]
     answer = await client.get("/admin/keys", headers={"authorization": f"Bearer {key}"})
     assert answer.status_code == 401

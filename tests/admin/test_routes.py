@@ -110,7 +110,7 @@ async def test_a_keys_life(client: httpx.AsyncClient, desk: Desk) -> None:
     assert (await client.delete(path)).status_code == 200
 
 
-async def test_the_key_is_shown_once(client: httpx.AsyncClient) -> None:
+async def test_s_key_15_the_key_is_shown_once(client: httpx.AsyncClient) -> None:
     created = await new_key(client)
     secret = created["key"].split("_")[2]
     seen = [
@@ -122,7 +122,7 @@ async def test_the_key_is_shown_once(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     "field", ["id", "digest", "hint", "created_at", "state", "revision", "previous", "roles", "key"]
 )
-async def test_no_key_with_fields_that_are_not_ours_to_give(client: httpx.AsyncClient, field: str) -> None:
+async def test_s_key_09_no_key_with_fields_not_ours_to_give(client: httpx.AsyncClient, field: str) -> None:
     answer = await client.post("/admin/keys", json={"user": "alice", "name": "k", field: "x"})
     assert error(answer) == (400, "invalid_value", field)
     assert (await client.get("/admin/keys")).json() == {"data": [], "next": None}
@@ -139,7 +139,7 @@ async def test_no_field_of_a_key_is_changed_that_may_not_be(client: httpx.AsyncC
 
 
 @pytest.mark.parametrize("field", ["id", "created_at", "revision", "password"])
-async def test_no_field_of_a_user_is_changed_that_may_not_be(client: httpx.AsyncClient, field: str) -> None:
+async def test_s_key_09_no_field_of_a_user_that_may_not_be(client: httpx.AsyncClient, field: str) -> None:
     await client.post("/admin/users", json={"id": "alice"})
     answer = await client.patch("/admin/users/alice", json={field: "x"})
     assert error(answer) == (400, "invalid_value", field)

@@ -125,7 +125,7 @@ async def test_an_expired_key(tenant: Tenant) -> None:
 # --- changed
 
 
-async def test_revoked_means_refused_everywhere(tenant: Tenant) -> None:
+async def test_s_key_05_revoked_means_refused_everywhere(tenant: Tenant) -> None:
     made = await tenant.gateway.create_key(tenant.user)
     await warm(tenant, made.secret)
     assert (await tenant.gateway.admin("DELETE", f"/keys/{made.id}")).status == 200
@@ -222,7 +222,7 @@ def wrong_keys(key: IssuedKey) -> dict[str, dict[str, str]]:
     }
 
 
-async def test_one_answer_for_every_cause(tenant: Tenant) -> None:
+async def test_s_key_01_02_one_answer_for_every_cause(tenant: Tenant) -> None:
     revoked = await tenant.gateway.create_key(tenant.user)
     await tenant.gateway.admin("DELETE", f"/keys/{revoked.id}")
     await refused_everywhere(tenant.gateway, revoked.secret)
@@ -239,7 +239,7 @@ async def test_one_answer_for_every_cause(tenant: Tenant) -> None:
     assert tenant.calls == []
 
 
-async def test_a_key_in_the_query_and_two_keys_are_none(tenant: Tenant) -> None:
+async def test_s_key_01_a_key_in_the_query_and_two_keys_are_none(tenant: Tenant) -> None:
     query = Request("POST", f"{CHAT}?api_key={tenant.key.secret}&key={tenant.key.secret}", json=chat("ok-1"))
     assert (await tenant.gateway.ask(query)).status == 401
     lines = f"POST {CHAT} HTTP/1.1\r\nhost: lab\r\n" + f"authorization: Bearer {tenant.key.secret}\r\n" * 2
@@ -275,7 +275,7 @@ async def test_operators_need_their_own_key(tenant: Tenant, credential: str) -> 
         "/health/live/../../admin/keys",
     ],
 )
-async def test_no_path_leads_past_the_gate(tenant: Tenant, path: str) -> None:
+async def test_s_key_12_no_path_leads_past_the_gate(tenant: Tenant, path: str) -> None:
     headers = {
         "x-forwarded-uri": "/health/live",
         "x-original-url": "/health/live",

@@ -18,13 +18,14 @@ pytestmark = pytest.mark.e2e
 NAMES = itertools.count(1)
 SAME = {"sec-fetch-site": "same-origin", "connection": "close"}  # each request may reach another worker
 MANY = 12
+PASSWORD = "correct horse canary"
 
 
 @pytest.fixture
 async def client(deployment: Deployment) -> AsyncIterator[httpx.AsyncClient]:
     """Signed in as somebody new."""
     async with httpx.AsyncClient(base_url=deployment.gateway.url, headers=SAME) as client:
-        fields = {"login": f"person-{next(NAMES)}-{deployment.kind}", "password": "correct horse"}
+        fields = {"login": f"person-{next(NAMES)}-{deployment.kind}", "password": PASSWORD}
         answer = await client.post("/portal/sign-up", data=fields)
         assert answer.status_code == 303, answer.text
         yield client
@@ -56,6 +57,23 @@ async def test_s_ses_03_who_is_suspended_is_out_everywhere(
     assert await statuses(client) == {303}
 
 
+async def test_s_key_04_neither_keys_nor_session_ids_are_stored_or_logged(
+    client: httpx.AsyncClient, deployment: Deployment
+) -> None:
+    user = (await client.get("/portal/account/export.json")).json()["user"]["id"]
+    key = await deployment.gateway.create_key(user, "canary")
+    for secret in (key.secret, f"{key.secret[:-1]}x"):
+        await deployment.gateway.ask(Request("POST", "/v1/chat/completions", secret, json=chat("ok-1")))
+    await deployment.gateway.ledger(1, user=user)
+    (cookie,) = (value for name, value in client.cookies.items() if name.endswith("lgw"))
+    canaries = [key.secret.split("_")[2], cookie.partition(".")[0], PASSWORD]
+    kept = [path for path in deployment.gateway.data.rglob("*") if path.is_file()]
+    assert kept
+    held = [deployment.gateway.output().encode(), (await deployment.gateway.get("/metrics")).body]
+    for content in (*held, *(path.read_bytes() for path in kept)):
+        assert not [canary for canary in canaries if canary.encode() in content]
+
+
 async def test_the_live_page_shows_calls_of_every_worker(
     client: httpx.AsyncClient, deployment: Deployment
 ) -> None:
@@ -85,3 +103,18 @@ async def test_the_operators_api_takes_the_session_of_an_administrator_only(
     await deployment.gateway.admin("PATCH", f"/users/{user['id']}", {"roles": ["user", "admin"]})
     assert await statuses(client, "/admin/users") == {200}
     assert (await client.get("/admin/config")).text.count(ADMIN_KEY) == 0
+
+
+async def test_a_refusal_is_shown_to_its_people(client: httpx.AsyncClient, deployment: Deployment) -> None:
+    user = (await client.get("/portal/account/export.json")).json()["user"]["id"]
+    key = await deployment.gateway.create_key(user, "refused", limits={"requests_per_minute": 0})
+    asked = Request("POST", "/v1/chat/completions", key.secret, json=chat("ok-1"))
+    assert (await deployment.gateway.ask(asked)).status == 429
+    unknown = Request("POST", "/v1/chat/completions", key.secret, json=chat("no-such-model"))
+    assert (await deployment.gateway.ask(unknown)).status == 404
+
+    async def both_are_there() -> bool:
+        page = (await client.get("/portal")).text
+        return "See Models for the names" in page and "Wait until the limit" in page
+
+    await eventually_answers(both_are_there, "the overview shows what was refused", 15)

@@ -7,8 +7,19 @@ from typing import Any, cast
 import pytest
 
 from llmgateway.domain.endpoints import ENDPOINTS
-from llmgateway.domain.errors import NoSuchModel
+from llmgateway.domain.errors import (
+    BudgetSpent,
+    GatewayError,
+    InvalidRequest,
+    ModelNotAllowed,
+    NoSuchModel,
+    NotAuthenticated,
+    OverLimit,
+    UpstreamFailed,
+)
+from llmgateway.domain.keys import Principal
 from llmgateway.domain.ports import Caller
+from llmgateway.domain.refusals import Refusal
 from llmgateway.edge.asgi import Message
 from llmgateway.edge.programs import Programs, endpoint_at
 from llmgateway.flow.gateway import Gateway
@@ -26,8 +37,15 @@ class Failing:
         self.callers.append(caller)
         raise self._failure
 
+    async def authenticate(self, token: bytes) -> Principal:
+        if not token:
+            raise NotAuthenticated
+        return Principal("key-1", "aino", None, None)
 
-async def answered(failure: Exception) -> tuple[Message, dict[str, Any], Caller]:
+
+async def answered(
+    failure: Exception, refusals: list[tuple[str, Refusal]] | None = None, token: bytes = b"a-key"
+) -> tuple[Message, dict[str, Any], Caller]:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -37,8 +55,12 @@ async def answered(failure: Exception) -> tuple[Message, dict[str, Any], Caller]
         sent.append(message)
 
     gateway = Failing(failure)
-    programs = Programs(cast(Gateway, gateway), SetClock(), max_body=100)
-    scope = {"headers": [(b"x-request-id", b"mine")]}
+    noted = [] if refusals is None else refusals
+    programs = Programs(
+        cast(Gateway, gateway), SetClock(), max_body=100,
+        refused=lambda user, refusal: noted.append((user, refusal)),
+    )  # fmt: skip
+    scope = {"headers": [(b"x-request-id", b"mine"), (b"x-api-key", token)]}
     await programs(scope, receive, send, ENDPOINTS["/v1/embeddings"])
     return sent[0], json.loads(sent[1]["body"])["error"], gateway.callers[0]
 
@@ -47,6 +69,23 @@ async def test_an_error_is_told() -> None:
     head, error, caller = await answered(NoSuchModel("m"))
     assert (head["status"], error["code"]) == (404, "model_not_found")
     assert caller.at == datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [(OverLimit("No."), 429), (BudgetSpent("No."), 429), (NoSuchModel("m"), 404), (ModelNotAllowed("m"), 403),
+     (InvalidRequest("No."), 400)],
+)  # fmt: skip
+async def test_what_leaves_no_record_is_noted_for_its_people(failure: GatewayError, status: int) -> None:
+    refusals: list[tuple[str, Refusal]] = []
+    await answered(failure, refusals)
+    ((user, refusal),) = refusals
+    assert (user, refusal.key, refusal.status, refusal.code) == ("aino", "key-1", status, failure.code)
+    assert (refusal.message, refusal.request_id) == (failure.message, "mine")
+    await answered(failure, refusals, token=b"")
+    await answered(UpstreamFailed("It broke.", reason="reset"), refusals)
+    await answered(NotAuthenticated(), refusals)
+    assert len(refusals) == 1
 
 
 async def test_a_failure_of_ours_says_nothing_of_its_inside(caplog: pytest.LogCaptureFixture) -> None:

@@ -49,8 +49,14 @@ async def test_a_valid_key_is_a_principal_and_is_looked_up_once() -> None:
     assert door.shelf.asked > asked
 
 
-@pytest.mark.parametrize("token", [b"", b"sk-1", CALL[:-1] + b"!", b"lgw_" + b"0" * 63])
-async def test_what_is_no_key_is_refused_without_a_look_up(token: bytes) -> None:
+INJECTED = (
+    b"' OR 1=1--", b'{"$ne":null}', b"\r\nSET x 1\r\n", b"*", b"\x00", "١٢٣".encode(), b"lgw_*_*_*",
+    CALL[:20] + b"' OR 1=1--".ljust(len(CALL) - 20, b"0"), CALL + b"\n", CALL.upper(), b"x" * 2**20,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("token", [b"", b"sk-1", CALL[:-1] + b"!", b"lgw_" + b"0" * 63, *INJECTED])
+async def test_s_key_03_14_what_is_no_key_is_refused_without_a_look_up(token: bytes) -> None:
     door = Door()
     with pytest.raises(NotAuthenticated):
         await door.open(token)
@@ -80,7 +86,7 @@ async def test_an_unknown_key_is_remembered_for_a_while() -> None:
     assert door.shelf.asked == 2
 
 
-async def test_the_same_id_with_another_secret_is_nobody() -> None:
+async def test_s_key_06_the_same_id_with_another_secret_is_nobody() -> None:
     door = Door()
     await door.open(CALL)
     with pytest.raises(NotAuthenticated):

@@ -11,7 +11,7 @@ from playwright.async_api import Browser
 
 from tests.lab.browser import Window, chromium, window
 from tests.lab.gateway import Gateway
-from tests.pictures.demonstration import PASSWORD, demonstration, history, people, streams
+from tests.pictures.demonstration import PASSWORD, demonstration, history, people, refused, streams
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
@@ -122,6 +122,7 @@ async def take(shown: Window, name: str) -> None:
     assert size is not None
     tall = await page.evaluate("document.documentElement.scrollHeight")
     await page.set_viewport_size({"width": size["width"], "height": max(size["height"], min(tall, TALLEST))})
+    await page.evaluate("window.scrollTo(0, 0)")
     data = await page.screenshot(animations="disabled", caret="hide")
     await page.set_viewport_size(size)
     (PICTURES / f"portal-{name}.png").write_bytes(small(data))
@@ -147,7 +148,7 @@ async def played(browser: Browser, gateway: Gateway, state: Any) -> None:
                 await shown.page.check("[data-compare]")
             await shown.page.fill("#question", "Explain in one sentence what an API gateway is good for.")
             await shown.page.click("[data-send]")
-            await shown.page.locator("[data-figures]").first.filter(has_text="tokens").wait_for()
+            await shown.page.locator("p[data-figures]").first.filter(has_text="tokens").wait_for()
             await take(shown, f"playground{look}")
 
 
@@ -164,6 +165,7 @@ async def main() -> None:
         await history(gateway, {"ann": own, **{user: key.id for user, key in keys.items()}})
         await gateway.restart()  # what was used counts towards limits from now on
         await played(browser, gateway, state)
+        await refused(gateway, "ann")
         ids = {"key": own, "sofias": keys["sofia.ahonen"].id}
         async with streams(gateway, {user: key.secret for user, key in keys.items()}):
             for look, options in LOOKS:

@@ -125,6 +125,14 @@ def _request(chance: random.Random, at: datetime, user: str, key: str) -> Record
     return record(chance, at, **changes)
 
 
+async def refused(gateway: Gateway, user: str) -> None:
+    """What somebody's programs were refused, until the overview knows."""
+    key = await gateway.create_key(user, "night job", limits={"requests_per_minute": 1})
+    for model in ("qwen3-32b", "qwen3-32b", "gpt-5"):
+        await gateway.ask(Request("POST", "/v1/chat/completions", key.secret, json=chat(model)))
+    await anyio.sleep(2.5)
+
+
 @asynccontextmanager
 async def streams(gateway: Gateway, secrets: Mapping[str, str]) -> AsyncIterator[None]:
     """Some that are under way for as long as the block lasts."""

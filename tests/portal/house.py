@@ -18,6 +18,7 @@ from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.ids import Ids
 from llmgateway.domain.limits import Scope, Standing
 from llmgateway.domain.live import OpenCall
+from llmgateway.domain.refusals import Refusal
 from llmgateway.domain.secret import Secret
 from llmgateway.edge.errors import status_of
 from llmgateway.edge.middleware import HANDLERS, Envelope
@@ -53,6 +54,7 @@ class Portal:
         self.asked_scopes: Sequence[Scope] = ()
         self.calls: list[OpenCall] = []
         self.looks = 0
+        self.refusals: dict[str, list[Refusal]] = {}
         self.on_look: Callable[[int], Awaitable[object]] = _nothing
         self.sign_in_url: str | None = None
         self.origins = Origins(public_url)
@@ -96,7 +98,8 @@ class Portal:
                               rules=lambda: self.rules, hasher=QUICK),
             playground=Playground(desk.control.keys, desk.clock),
             visible=route.visible, standings=self._standings, replicas=self.replicas.seen,
-            open_calls=self._open_calls, config=lambda: {"settings": {"ADMIN_KEY": "***"}},
+            open_calls=self._open_calls, refusals=self._refusals,
+            config=lambda: {"settings": {"ADMIN_KEY": "***"}},
             facts=lambda: Facts(public_url=self.public_url, currency="EUR", time_zone="Europe/Helsinki",
                                 version="0", sign_in_url=self.sign_in_url,
                                 key_rules=desk.configuration.policy.keys),
@@ -107,6 +110,11 @@ class Portal:
         if self.limits is None:
             raise StoreUnavailable("Redis is not available.")
         return self.limits
+
+    async def _refusals(self, user: str, most: int) -> list[Refusal]:
+        if self.limits is None:
+            raise StoreUnavailable("Redis is not available.")
+        return self.refusals.get(user, [])[:most]
 
     async def _open_calls(self) -> list[OpenCall]:
         self.looks += 1

@@ -23,7 +23,7 @@ def test_series_are_by_size_and_the_small_ones_together() -> None:
 
 
 def drawn(*series: Series) -> Chart:
-    return stacked(DAYS, series, "Tokens", label=str, number=lambda value: f"{value:.0f} t")
+    return stacked(DAYS, series, "Tokens", label=str, number=lambda value: f"{value:.0f} t", short=str)
 
 
 def test_columns_are_stacked_to_scale() -> None:
@@ -56,8 +56,17 @@ def test_nothing_is_empty() -> None:
 
 def test_many_days_have_few_labels() -> None:
     days = [f"d{n}" for n in range(366)]
-    chart = stacked(days, [Series("a", tuple(range(366)))], "Tokens", label=str, number=str)
+    chart = stacked(days, [Series("a", tuple(range(366)))], "Tokens", label=str, number=str, short=str)
     assert len(chart.labels) <= 8
     assert len(chart.bars) == 365
     assert all(bar.x >= 0 and bar.x + bar.width <= chart.right for bar in chart.bars)
     assert all(bar.y >= 0 and bar.y + bar.height <= chart.height for bar in chart.bars)
+
+
+def test_millions_are_written_short_beside_the_lines() -> None:
+    for most, text in ((700_000, "n"), (1_500_000, "s")):
+        chart = stacked(
+            DAYS, [Series("a", (most, 0, 0))], "Tokens", label=str, number=lambda _: "n", short=lambda _: "s"
+        )
+        assert {line.text for line in chart.lines} == {text}
+        assert chart.bars[0].title.endswith("n")

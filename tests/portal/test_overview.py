@@ -3,9 +3,12 @@
 import random
 from datetime import timedelta
 
+from msgspec import structs
+
 from llmgateway.control.keys import NewKey
 from llmgateway.domain.call import Tokens
 from llmgateway.domain.limits import Limits, Scope, Standing
+from llmgateway.domain.refusals import Refusal
 from tests.control.desk import ANN
 from tests.portal.house import Browser, Portal
 from tests.stores.samples import record
@@ -83,3 +86,22 @@ async def test_a_key_that_expires_soon_is_announced(alice: Browser, portal: Port
     await portal.desk.control.keys.create(ANN, NewKey(user="alice", name="old one", expires_at=expires_at))
     await alice.get("/portal")
     assert "The key “old one” expires on" in alice.page
+
+
+async def test_what_was_refused_says_why_and_what_to_do(alice: Browser, portal: Portal) -> None:
+    at = portal.desk.clock.now() - timedelta(minutes=3)
+    spent = Refusal(
+        at=at, status=429, code="insufficient_quota", message="Limit of <b> spent.", request_id="r1", key="k"
+    )
+    odd = structs.replace(spent, code="unknown", message="Odd.")
+    portal.refusals = {"alice": [spent, odd], "bob": [spent]}
+    await alice.get("/portal")
+    said = ("3 minutes ago", "Limit of &lt;b&gt; spent.", "The budget is spent", "Put the request right")
+    for text in said:
+        assert text in alice.page, text
+    portal.refusals = {}
+    await alice.get("/portal")
+    assert "The budget is spent" not in alice.page
+    portal.limits = None
+    await alice.get("/portal")
+    assert "That cannot be told right now." in alice.page

@@ -6,6 +6,7 @@ from llmgateway.control.accounts import PER_PAIR, AccountRules
 from llmgateway.control.people import UserChanges
 from tests.control.desk import ANN
 from tests.portal.house import ADMIN_KEY, Browser, Portal, browsing
+from tests.portal.redirects import corpus
 
 
 async def test_a_new_gateway_leads_to_its_first_account(browser: Browser) -> None:
@@ -151,3 +152,29 @@ async def test_the_browsers_language_is_taken_until_one_is_chosen(portal: Portal
         assert '<html lang="fi"' in browser.page
         await browser.post("/portal/sign-up", {"login": "alice", "password": "lyhyt"})
         assert "Salasanassa on vähintään 10 merkkiä." in browser.page
+
+
+HOME_PATHS = {"/portal", "/portal/keys", "/portal/overview"}
+
+
+async def test_w4_no_wish_leads_elsewhere(alice: Browser) -> None:
+    """Hundreds of disguises, wherever a visitor's own word says where to go on."""
+    wishes = list(corpus())
+    assert len(set(wishes)) > 559
+    await alice.get("/portal/account")
+    token = alice.hidden("/portal/account")["token"]
+    for wish in wishes:
+        answers = [
+            await alice.client.get("/portal/sign-in", params={"next": wish}),
+            await alice.post("/portal/look", {"token": token, "theme": "dark", "next": wish}),
+        ]
+        for answer in answers:
+            assert answer.status_code == 303, wish
+            place = answer.headers["location"]
+            assert place in HOME_PATHS or wish.strip() in ("sign-up", "sign-in"), (wish, place)
+    for wish in wishes[:: len(wishes) // 12]:
+        await alice.post("/portal/sign-out", {"token": token})
+        signed_in = await alice.sign_in(next=wish)
+        assert signed_in.headers["location"] in HOME_PATHS, wish
+        await alice.get("/portal/account")
+        token = alice.hidden("/portal/account")["token"]

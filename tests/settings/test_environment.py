@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from llmgateway.domain.secret import Secret
+from llmgateway.settings import BadSettings, Settings
 from llmgateway.settings.declared import BY_NAME
 from llmgateway.settings.environment import Environment, of_this_process
 
@@ -140,3 +141,17 @@ def test_every_wrong_value_is_named_and_no_secret_shown(name: str, value: str, c
 def test_the_environment_of_this_process_is_a_copy() -> None:
     assert "PATH" in of_this_process()
     assert of_this_process() is not of_this_process()
+
+
+@pytest.mark.parametrize("name", ["ADMIN_KEY", "LLMGATEWAY_SECRET_KEYS", "LLMGATEWAY_KEY_PEPPER"])
+@pytest.mark.parametrize("value", ["", "some-random-string", " " * 40])
+def test_s_ses_05_s_key_13_a_secret_that_is_none_stops_the_start(name: str, value: str) -> None:
+    """Where others can reach the gateway, nothing stands in for a secret that is missing or too short."""
+    good = "0123456789abcdef" * 2
+    secrets = dict.fromkeys(("ADMIN_KEY", "LLMGATEWAY_SECRET_KEYS", "LLMGATEWAY_KEY_PEPPER"), good)
+    stores = {"REDIS_URL": "redis://r", "MONGO_URL": "mongodb://m/gateway?replicaSet=rs0"}
+    assert Settings.load({**secrets, **stores}).admin_key is not None
+    with pytest.raises(BadSettings) as refused:
+        Settings.load({**secrets, **stores, name: value})
+    assert [one for one in refused.value.complaints if one.startswith(name)], refused.value.complaints
+    assert "some-random" not in str(refused.value)

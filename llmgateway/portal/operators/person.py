@@ -11,7 +11,7 @@ from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, Not
 from llmgateway.domain.people import Role, User
 from llmgateway.portal.keys import LIVES, is_new, keys_of
 from llmgateway.portal.operators.people import ROLES
-from llmgateway.portal.overview import failures_of, tokens_by_day
+from llmgateway.portal.overview import failures_of, refusals_of, tokens_by_day
 from llmgateway.portal.sign_in import status_of
 from llmgateway.portal.spans import lately
 from llmgateway.portal.standings import of_person
@@ -33,7 +33,8 @@ async def show(desk: Desk, visit: Visit, error: GatewayError | None = None) -> A
         "chart": await tokens_by_day(desk, visit, lately(desk), {"user": user.id}),
         "standings": await of_person(desk, user, keys[:MOST_KEYS]),
         "limits": await desk.control.limits.get(Subject("user", user.id)),
-        "failures": await failures_of(desk, user.id), "sessions": await desk.sessions.of_user(user.id),
+        "failures": await failures_of(desk, user.id), "refusals": await refusals_of(desk, user.id),
+        "sessions": await desk.sessions.of_user(user.id),
         "accepted": await desk.control.agreements.of(user.id), "roles": ROLES,
         "may_change": _may_change(visit, user), "is_me": user.id == visit.me.id,
     }  # fmt: skip
