@@ -58,7 +58,6 @@ class Programs:
                 GatewayError("The gateway failed; the operators can find this call by its request id.")
             )
 
-
     async def _note(self, caller: HttpCaller, error: GatewayError) -> None:
         """For the people whose key it was, which memory still knows."""
         with suppress(GatewayError):

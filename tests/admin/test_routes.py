@@ -248,11 +248,6 @@ async def test_users(client: httpx.AsyncClient) -> None:
         "by_hand": [],
         "lapsed": None,
         "created_at": "2026-11-20T12:00:00Z",
-        "models": None,
-        "provider": None,
-        "signed_in_at": None,
-        "lapsed": None,
-        "by_hand": [],
     }
     assert error(await client.post("/admin/users", json=body)) == (409, "conflict", "id")
     assert (await client.patch(path, json={"limits": {"requests_per_minute": 1}})).json()["limits"] == {
