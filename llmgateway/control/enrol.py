@@ -18,6 +18,7 @@ from llmgateway.control.ground import Ground
 from llmgateway.control.models import Models
 from llmgateway.control.moments import now_of
 from llmgateway.control.policy import decide
+from llmgateway.control.projects import SERVICE
 from llmgateway.domain.catalog import Catalog
 from llmgateway.domain.errors import Conflict, GatewayError, NotAllowed
 from llmgateway.domain.identity import Identity
@@ -78,6 +79,8 @@ class Enrolment:
     async def _refuse_impostors(self, arrival: Arrival) -> Document:
         """The user as known before, empty for a new one. Nobody gets in as somebody else who has the same
         name in another place."""
+        if arrival.id.startswith(SERVICE):
+            raise Conflict("This name is a project's.", param="subject", code="name_taken")
         if await self._store.get("accounts", arrival.id) is not None:
             raise Conflict("There is a local account of this name.", param="subject", code="name_taken")
         document = await self._store.get("users", arrival.id) or {}

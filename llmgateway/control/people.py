@@ -156,7 +156,7 @@ def _checked_changes(changes: UserChanges) -> dict[str, Any]:
 
 
 def _taken_over(before: Document, fields: Document) -> Document:
-    """What null means depends on who the user is."""
+    """What null means depends on who the user is. A form that says again what is so takes nothing over."""
     own = {name: value for name, value in fields.items() if name not in GRANTED or value is not None}
     given_back = [name for name in GRANTED if name in fields and fields[name] is None]
     if "provider" in own:
@@ -166,7 +166,8 @@ def _taken_over(before: Document, fields: Document) -> Document:
     if before.get("provider") is None:
         return own | {name: UNGRANTED[name] for name in given_back}
     granted = granted_fields(msgspec.convert(before, User).grants)
-    held = [name for name in GRANTED if name in own or name in before.get("by_hand", ())]
+    changed = {name for name in GRANTED if name in own and own[name] != before.get(name)}
+    held = [name for name in GRANTED if name in changed or name in before.get("by_hand", ())]
     own |= {name: granted[name] for name in given_back}
     return own | {"by_hand": [name for name in held if name not in given_back]}
 

@@ -21,6 +21,7 @@ from llmgateway.control.people import NewUser, People, UserChanges
 from llmgateway.domain.errors import Conflict, InvalidRequest, NotFound, shown
 from llmgateway.domain.limits import Limits
 from llmgateway.domain.people import User
+from llmgateway.domain.policy import project_of
 from llmgateway.domain.ports import Change, Document
 from llmgateway.domain.projects import Project
 
@@ -141,6 +142,8 @@ class Projects:
         user = await self._people.get(user_id)
         if user.project != project_id:
             raise NotFound(f"There is no member '{shown(user_id)}' of this project.")
+        if user.provider is not None and project_of(user.grants) == project_id:
+            raise Conflict("The policy puts this person into the project; a rule has to change.")
         return await self._people.change(actor, user_id, UserChanges(project=None))
 
     # --- its own keys ---

@@ -198,6 +198,22 @@ async def test_nobody_gets_in_as_somebody_with_a_local_account(door: Door) -> No
     assert await door.is_refused("employee") == "name_taken"
 
 
+async def test_nobody_gets_in_as_a_project(door: Door) -> None:
+    assert await door.is_refused("employee", subject="service:thesis") == "name_taken"
+
+
+async def test_a_form_that_says_again_what_is_so_takes_nothing_over(door: Door) -> None:
+    await door.comes("employee")
+    same = UserChanges(roles=["user"], project="campus", limits=Limits(tokens_per_day=100))
+    assert (await door.desk.control.people.change(ANN, ALICE, same)).by_hand == ()
+
+
+async def test_whom_a_rule_puts_into_a_project_no_hand_takes_out(door: Door) -> None:
+    await door.comes("employee")
+    with pytest.raises(Conflict, match="a rule has to change"):
+        await door.desk.control.projects.remove_member(ANN, "campus", ALICE)
+
+
 async def test_whom_an_operator_takes_over_is_let_in_by_the_policy_no_more_and_no_less(door: Door) -> None:
     await door.comes("employee")
     key = await door.key()

@@ -128,3 +128,20 @@ async def test_s_key_08_an_operator_changes_no_operator(olli: Browser, place: st
     assert (await olli.get(f"/portal/operators/person/{user}")).status_code == 200
     assert "Only an administrator" in olli.page
     assert (await olli.post(f"/portal/operators/{place}/aino", sent)).status_code == 303
+
+
+async def test_what_the_policy_says_of_a_person(ann: Browser, portal: Portal) -> None:
+    store = portal.desk.store
+    for lapsed, badge, why in (
+        ("denied", "Not entitled", "No rule lets this person in"),
+        ("absent", "Long absent", "until they sign in again"),
+    ):
+        stored = await store.get("users", "aino")
+        assert stored is not None
+        known = {"provider": "https://idp/", "signed_in_at": portal.desk.clock.at, "by_hand": ["roles"]}
+        await store.replace("users", stored | known | {"lapsed": lapsed, "revision": stored["revision"] + 1})
+        await ann.get(AINO)
+        for text in (badge, why, "https://idp/", "all but what an operator set: roles"):
+            assert text in ann.page, text
+        await ann.get("/portal/operators/people")
+        assert badge in ann.page
