@@ -1,15 +1,20 @@
 """Sign-in over SAML put together: checked at the start, metadata from files and addresses."""
 
+import base64
+import zlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from llmgateway.app import create_app
 from llmgateway.app.federated import prepare
+from llmgateway.portal.saml import ServiceProvider
 from llmgateway.settings import BadSettings, Settings, with_secrets
-from tests.lab.identity import TestIdp, new_pair
+from tests.lab.identity import EPPN, TestIdp, new_pair
 from tests.lab.waiting import eventually_answers
 
 OURS, THEIRS = new_pair("sp"), new_pair("idp")
@@ -64,3 +69,49 @@ def test_s_saml_25_keys_that_do_not_fit_stop_the_start(settings: Settings, tmp_p
     with pytest.raises(BadSettings) as bad:
         create_app(with_secrets(changed))
     assert bad.value.complaints == ["saml: certificate 1 and its key do not fit, or are not RSA"]
+
+
+RULES = """
+models: [{id: small, targets: [{provider: echo}]}, {id: large, targets: [{provider: echo}]}]
+policy:
+  rules: [{name: staff, when: {affiliation: employee}, grants: {roles: [user], models: [small]}}]
+"""
+
+
+async def arrives(client: httpx.AsyncClient, idp: TestIdp, settings: Settings, *affiliations: str) -> int:
+    """The status of what somebody sees who signs in with these."""
+    assert settings.file.saml is not None
+    sp = ServiceProvider(settings.file.saml, settings.public_url)
+    answer = await client.get("/saml/login")
+    (message,) = parse_qs(urlsplit(answer.headers["location"]).query)["SAMLRequest"]
+    request = zlib.decompress(base64.b64decode(message), -15).decode().partition(' ID="')[2].partition('"')[0]
+    said = {EPPN: ["alice@example.org"], "affiliation": affiliations}
+    document = base64.b64encode(idp.response(sp, request, attributes=said)).decode()
+    headers = {"origin": "https://idp.example.org", "sec-fetch-site": "cross-site"}
+    answer = await client.post("/saml/acs", data={"SAMLResponse": document}, headers=headers)
+    return (await client.get(answer.headers["location"])).status_code
+
+
+async def test_the_policy_decides_of_who_signs_in(settings: Settings) -> None:
+    assert settings.config is not None
+    settings.config.write_text(settings.config.read_text() + RULES)
+    environ = {"LLMGATEWAY_DATA_DIR": str(settings.data_dir), "LLMGATEWAY_LOG_LEVEL": "critical"}
+    settings = with_secrets(Settings.load(environ, config=settings.config))
+    idp, app = TestIdp(THEIRS), create_app(settings, drain_pause=0)
+    idp.now = datetime.now(UTC)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8080") as client,
+    ):
+
+        async def is_ready() -> bool:
+            return (await client.get("/saml/login")).status_code == 303
+
+        await eventually_answers(is_ready, "the metadata is read")
+        assert await arrives(client, idp, settings, "student") == 403
+        assert await arrives(client, idp, settings, "employee") == 303
+        page = await client.get("/portal/models")
+        assert "small" in page.text
+        assert "large" not in page.text
+        assert await arrives(client, idp, settings, "student") == 403  # no rule gives a role any more
+        assert (await client.get("/portal/models")).status_code == 303  # nor does the session last
