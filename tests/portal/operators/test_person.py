@@ -128,3 +128,14 @@ async def test_s_key_08_an_operator_changes_no_operator(olli: Browser, place: st
     assert (await olli.get(f"/portal/operators/person/{user}")).status_code == 200
     assert "Only an administrator" in olli.page
     assert (await olli.post(f"/portal/operators/{place}/aino", sent)).status_code == 303
+
+
+async def test_who_came_in_with_an_organisation_says_so(ann: Browser, portal: Portal) -> None:
+    store, moment = portal.desk.store, portal.desk.clock.now()
+    document = await store.get("users", "aino")
+    assert document is not None
+    changes = {"provider": "https://idp.example.edu", "signed_in_at": moment, "models": ["qwen3-32b"]}
+    await store.replace("users", {**document, **changes, "revision": document["revision"] + 1})
+    await ann.get(AINO)
+    for text in ("https://idp.example.edu", "Last sign-in", "qwen3-32b"):
+        assert text in ann.page, text
