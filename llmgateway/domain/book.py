@@ -10,6 +10,7 @@ from types import MappingProxyType
 from msgspec import Struct, structs
 
 from llmgateway.domain.catalog import Model
+from llmgateway.domain.fair import COMPLETION, PROMPT
 from llmgateway.domain.keys import Principal
 from llmgateway.domain.limits import Limits, Scope, ScopeKind
 
@@ -19,10 +20,13 @@ NOBODY: Mapping[str, Limits] = MappingProxyType({})
 
 
 class Weights(Struct, frozen=True):
-    """The share of a full model that users of a project or with a role have against others, who have 1."""
+    """The share of a full model that users of a project or with a role have against others, who have 1; and
+    what a token of a prompt and one of a completion count."""
 
     projects: Mapping[str, float] = MappingProxyType({})
     roles: Mapping[str, float] = MappingProxyType({})
+    prompt: float = PROMPT
+    completion: float = COMPLETION
 
 
 EVEN = Weights()
@@ -70,6 +74,13 @@ class LimitBook:
             return self.weights.projects[principal.project]
         roles = self.weights.roles
         return max((roles[role] for role in principal.roles if role in roles), default=1.0)
+
+    def counted(self, prompt: int) -> int:
+        """How many tokens the queue of a full model takes a prompt for. Counters are only ever compared, so
+        other weights of tokens are the usual ones with prompts longer or shorter by the same measure: all
+        workers' queues go on as they are when weights change."""
+        weights = self.weights
+        return round(prompt * (weights.prompt / PROMPT) / (weights.completion / COMPLETION))
 
     def _found(self, principal: Principal, model: str) -> tuple[Scope, ...]:
         kinds: list[tuple[ScopeKind, str, Limits]] = [

@@ -95,7 +95,7 @@ class Permit:
             most=most,
             waiting=4 * most if model.max_waiting is None else model.max_waiting,
             weight=self._admit.book.weight_of(principal),
-            prompt=prompt,
+            prompt=self._admit.book.counted(prompt),
         )
         try:
             async with asyncio.timeout(model.max_wait):

@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 
 from msgspec import structs
 
-from llmgateway.domain.book import Weights
+from llmgateway.domain.book import EVEN, Weights
 from llmgateway.domain.entries import read_limits
 from llmgateway.domain.fields import Fields, attempt, fields_of
 from llmgateway.domain.people import Role
@@ -45,16 +45,21 @@ def policy_entry(policy: Policy) -> dict[str, Any]:
 
 
 def read_shares(fields: Fields, complaints: list[str]) -> Weights:
+    tokens = fields.section("weights")
     weights = Weights(
         projects=_shares(fields.section("projects"), text, complaints),
         roles=_shares(fields.section("roles"), one_of(ROLES), complaints),
+        prompt=tokens.take("prompt", _share, EVEN.prompt),
+        completion=tokens.take("completion", _share, EVEN.completion),
     )
+    tokens.done()
     fields.done()
     return weights
 
 
 def shares_entry(weights: Weights) -> dict[str, Any]:
-    return {"projects": dict(weights.projects), "roles": dict(weights.roles)}
+    tokens = {"prompt": weights.prompt, "completion": weights.completion}
+    return {"projects": dict(weights.projects), "roles": dict(weights.roles), "weights": tokens}
 
 
 def _rule(fields: Fields) -> Rule:
@@ -149,7 +154,7 @@ def _shares(fields: Fields, read_name: Reader[str], complaints: list[str]) -> di
 def _share(value: object) -> float:
     exact = number(value)
     if not LEAST_SHARE <= exact <= LARGEST_SHARE:
-        raise Wrong(f"must be a share from {LEAST_SHARE} to {LARGEST_SHARE}, not {described(value)}")
+        raise Wrong(f"must be a number from {LEAST_SHARE} to {LARGEST_SHARE}, not {described(value)}")
     return float(exact)
 
 

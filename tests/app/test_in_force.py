@@ -53,11 +53,12 @@ def test_a_wrong_file_is_complained_about_and_the_old_one_stays(
 def test_shares_and_rules_are_taken_over_without_a_restart(settings: Settings, config: Path) -> None:
     in_force = InForce(settings)
     rule = "{name: r, when: everybody, grants: {roles: [user], models: [m]}}"
-    shares = "fair_share: {projects: {thesis: 2}, roles: {admin: 3}}"
+    shares = "fair_share: {projects: {thesis: 2}, roles: {admin: 3}, weights: {completion: 4}}"
     rewrite(config, f"{shares}\npolicy: {{rules: [{rule}]}}\n")
     assert taken_over(in_force)
     weights = in_force.configuration().limits.weights
     assert (weights.projects, weights.roles) == ({"thesis": 2.0}, {"admin": 3.0})
+    assert (weights.prompt, weights.completion) == (1.0, 4.0)
     assert [rule.name for rule in in_force.configuration().policy.rules] == ["r"]
 
 

@@ -3,8 +3,10 @@
 import pytest
 from msgspec import structs
 
+from llmgateway.domain.admission import Turn
 from llmgateway.domain.book import LimitBook, Weights, merged
 from llmgateway.domain.catalog import Model, Target
+from llmgateway.domain.fair import Line
 from llmgateway.domain.keys import Principal
 from llmgateway.domain.limits import Limits, Scope
 
@@ -59,3 +61,37 @@ def test_what_is_known_of_a_principal_ends_with_it() -> None:
 def test_the_project_s_weight_else_the_greatest_of_the_roles(principal: Principal, weight: float) -> None:
     weights = Weights(projects={"thesis": 3.0}, roles={"staff": 2.0, "guest": 0.5})
     assert LimitBook(weights=weights).weight_of(principal) == weight
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "counted"), [(1.0, 2.0, 100), (1.0, 4.0, 50), (2.0, 2.0, 200), (0.01, 100.0, 0)]
+)
+def test_prompts_count_by_how_weights_of_tokens_compare(
+    prompt: float, completion: float, counted: int
+) -> None:
+    book = LimitBook(weights=Weights(prompt=prompt, completion=completion))
+    assert (book.counted(100), book.counted(0)) == (counted, 0)
+
+
+def next_user(book: LimitBook) -> str:
+    """After alice's prompt of 30 tokens and bob's answer of 10, while both have another call waiting."""
+    line = Line()
+    for user, prompt in (("alice", 30), ("bob", 1)):
+        line.enter(turn(user, user, book.counted(prompt)))
+        line.enter(turn(f"{user} again", user, book.counted(prompt)))
+    assert [given.id for given in (line.next(2), line.next(2)) if given is not None] == ["alice", "bob"]
+    line.served("bob", 10)
+    line.leave("alice", 0)
+    given = line.next(2)
+    assert given is not None
+    return given.user
+
+
+def turn(id: str, user: str, prompt: int) -> Turn:
+    return Turn(id=id, model="m", user=user, most=2, waiting=9, prompt=prompt)
+
+
+def test_weights_of_tokens_say_who_is_next() -> None:
+    assert next_user(LimitBook()) == "bob"  # 21 against 30
+    assert next_user(LimitBook(weights=Weights(completion=8.0))) == "alice"  # 81 against 30
+    assert next_user(LimitBook(weights=Weights(prompt=0.5))) == "alice"  # 20.5 against 15

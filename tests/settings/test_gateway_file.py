@@ -212,6 +212,7 @@ def test_the_example_says_everything_there_is(path: Path) -> None:
         *entry["models"][0]["price"],
         *entry["limits"],
         *entry["fair_share"],
+        *entry["fair_share"]["weights"],
         *entry["policy"],
         *entry["policy"]["keys"],
         *entry["policy"]["rules"][0],

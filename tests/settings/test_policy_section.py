@@ -21,7 +21,7 @@ policy:
       grants: {roles: [user, Admin], project: p, models: [m, "*"], limits: {tokens_per_day: 5}}
     - {name: all, when: everybody, grants: {limits: {tokens_per_day: 9}}}
   keys: {sign_in_within: 90d, warn: 7d}
-fair_share: {projects: {thesis: 2, "a.b": 0.5}, roles: {operator: 1.5}}
+fair_share: {projects: {thesis: 2, "a.b": 0.5}, roles: {operator: 1.5}, weights: {prompt: 0.5, completion: 3}}
 """
 RULE = "when: {a: b}, grants: {roles: [user], models: [m]}"
 
@@ -53,7 +53,8 @@ def test_all_of_it(tmp_path: Path) -> None:
         ),
         keys=KeyRules(sign_in_within=90, warn=7),
     )  # fmt: skip
-    assert file.fair_share == Weights(projects={"thesis": 2.0, "a.b": 0.5}, roles={"operator": 1.5})
+    shares = {"thesis": 2.0, "a.b": 0.5}
+    assert file.fair_share == Weights(projects=shares, roles={"operator": 1.5}, prompt=0.5, completion=3.0)
 
 
 def test_what_is_written_back_can_be_read_again(tmp_path: Path) -> None:
@@ -61,6 +62,7 @@ def test_what_is_written_back_can_be_read_again(tmp_path: Path) -> None:
     assert entry["policy"]["rules"][1]["when"] == "everybody"
     assert entry["policy"]["keys"] == {"sign_in_within": "90d", "warn": "7d"}
     assert entry["fair_share"]["roles"] == {"operator": 1.5}
+    assert entry["fair_share"]["weights"] == {"prompt": 0.5, "completion": 3.0}
 
 
 def test_nothing_is_said_where_nothing_is_written(tmp_path: Path) -> None:
@@ -104,9 +106,12 @@ def test_a_rule_that_cannot_be_is_told_of_by_its_place(tmp_path: Path, text: str
         ("policy: {rule: []}", "policy.rule: is unknown; did you mean 'rules'?"),
         ("policy: {rules: {a: b}}", "policy.rules: must be a list"),
         ("fair_share: {roles: {staff: 2}}", "fair_share.roles.staff: must be user or operator or admin"),
-        ("fair_share: {projects: {p: 0}}", "fair_share.projects.p: must be a share from 0.01 to 100"),
+        ("fair_share: {projects: {p: 0}}", "fair_share.projects.p: must be a number from 0.01 to 100"),
         ("fair_share: {projects: {p: much}}", "fair_share.projects.p: must be a number"),
         ("fair_share: {users: {}}", "fair_share.users: is unknown"),
+        ("fair_share: {weights: {prompt: 0}}", "fair_share.weights.prompt: must be a number from 0.01"),
+        ("fair_share: {weights: {completion: 101}}", "fair_share.weights.completion: must be a number from"),
+        ("fair_share: {weights: {answer: 2}}", "fair_share.weights.answer: is unknown"),
     ],
 )  # fmt: skip
 def test_what_else_cannot_be(tmp_path: Path, text: str, complaint: str) -> None:
