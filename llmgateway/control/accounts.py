@@ -33,6 +33,7 @@ SIGN_UPS, HOUR = 20, 3600.0  # tries from an address
 AT_ONCE = 2  # passwords hashed at a time: each takes 64 MiB
 FIRST = "#first"  # no name of an account: the document that says whose the first one is
 SHELF = "tries"
+NOBODY = "nobody"  # the target of a try that names no account
 
 T = TypeVar("T")
 
@@ -114,7 +115,7 @@ class Accounts:
                 raise
         return user
 
-    async def sign_in(self, login: str, password: Secret, address: str) -> str:
+    async def sign_in(self, actor: Actor, login: str, password: Secret, address: str) -> str:
         """The user's id. Raises `NotAuthenticated` whatever is wrong, `OverLimit` after too many tries."""
         if not self.rules().sign_in:
             raise _wrong()
@@ -122,7 +123,11 @@ class Accounts:
         await self._count_try(login, address)
         account = await self._store.get("accounts", login) if LOGIN.fullmatch(login) else None
         digest = account["password"] if account else await self._digest_of_nobody()
-        if not await self._matches(digest, password) or account is None:
+        is_right = await self._matches(digest, password)
+        # A name that is none may be a password, typed in the wrong place.
+        target, result = login if account else NOBODY, "ok" if is_right and account else "refused"
+        await self._audit.write(actor, "accounts.sign_in", target, result=result, details={})
+        if not is_right or account is None:
             raise _wrong()
         for id in (f"pair:{login}:{address}", f"name:{login}"):
             await self._shelf.delete(SHELF, id)

@@ -12,6 +12,7 @@ import hmac
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
@@ -40,8 +41,9 @@ from llmgateway.portal.words import later
 log = logging.getLogger(__name__)
 
 ASKED, USED, PROVED = "saml-asked", "saml-used", "saml-proved"
-NAMED, LEAVING = "saml-named", "saml-leaving"
+NAMED, LEAVING, REFUSALS = "saml-named", "saml-leaving", "saml-refusals"
 ASKED_SECONDS, STEP_SECONDS = 900.0, 120.0
+MOST_NOTED, NOTED_SECONDS = 20, 900.0
 MAIL_FORMAT = "urn:oasis:names:tc:SAML:1.1:nameid-format:emailAddress"
 REFUSED = later(
     "Your organisation's answer could not be accepted. Please try to sign in again; if it happens once more, "
@@ -121,7 +123,7 @@ class SamlFederation:
             idp, asked, proved = await self._proved(visit.form.raw("SAMLResponse"))
             identity = self._identity_of(idp, proved)
         except Refused as refused:
-            await self._note(visit, "sessions.begin", "nobody", "refused")
+            await self._note_refusal(visit)
             fields = {"request_id": visit.actor.request_id, "reason": str(refused)}
             log.warning("a sign-in over SAML was refused", extra={"fields": fields})
             raise NotAuthenticated(REFUSED) from None
@@ -233,7 +235,7 @@ class SamlFederation:
         query = visit.request.url.query
         fields = {name: visit.asked(name) for name in ("SAMLRequest", "RelayState", "SigAlg", "Signature")
                   if name in visit.request.query_params}  # fmt: skip
-        if "SAMLRequest" not in fields:
+        if "SAMLRequest" not in fields and not visit.form.has("SAMLRequest"):
             return Redirect("sign-in", said="signed-out")
         try:
             idp, asked = await self._told(fields, query)
@@ -245,6 +247,8 @@ class SamlFederation:
         return Elsewhere(self._sp.answer_out(idp, asked, fields.get("RelayState")))
 
     async def _told(self, fields: Mapping[str, str], query: str) -> tuple[Idp, SignOut]:
+        if "SAMLRequest" not in fields:
+            raise Refused("a sign-out by a form, which our metadata does not offer")
         root = parsed(inflated(fields["SAMLRequest"]))
         issuer = root.findtext("{urn:oasis:names:tc:SAML:2.0:assertion}Issuer", "").strip()
         idp = self._idps.issuing(issuer)
@@ -263,6 +267,12 @@ class SamlFederation:
             if _is_meant(session, idp, asked):
                 await self._sessions.end_one(user, session.handle)
                 await self._note(visit, "sessions.end", user, "ok")
+
+    async def _note_refusal(self, visit: Visit) -> None:
+        """Anybody can send anything here, so of one address only so much is written down."""
+        with suppress(GatewayError):
+            if await self._shelf.count(REFUSALS, visit.address, NOTED_SECONDS) <= MOST_NOTED:
+                await self._note(visit, "sessions.begin", "nobody", "refused")
 
     async def _note(self, visit: Visit, action: str, target: str, result: str) -> None:
         try:

@@ -99,7 +99,7 @@ class ServiceProvider:
             raise Refused("the metadata has no certificate that signs")
         sign_out = found.get("singleLogoutService", {}).get("url")
         for url in (found["singleSignOnService"]["url"], sign_out):
-            if url is not None and urlsplit(url).scheme not in ("https", "http"):
+            if url is not None and not _is_web(url):
                 raise Refused("the metadata has an address that is none")
         wholes = [self._settings(pair, found) for pair in self._saml.pairs]
         settings = _guarded(lambda: [OneLogin_Saml2_Settings(whole) for whole in wholes])
@@ -107,10 +107,13 @@ class ServiceProvider:
                    settings=tuple(settings))  # fmt: skip
 
     def metadata(self) -> bytes:
-        """Ours, signed; it announces a second certificate, too, and providers encrypt for either."""
-        settings = OneLogin_Saml2_Settings(self._settings(self._saml.pairs[0], None), sp_validation_only=True)
-        whole = settings.get_sp_metadata()
-        return whole.encode() if isinstance(whole, str) else bytes(whole)
+        """Ours, signed; it announces a second certificate, too, and providers encrypt for either. It has no
+        end: who keeps it as a file would be shut out by one."""
+        whole = self._settings(self._saml.pairs[0], None)
+        # The library names a certificate for encryption only to who takes nothing else; we take both.
+        whole["security"] |= {"wantAssertionsEncrypted": True, "metadataValidUntil": ""}
+        written = OneLogin_Saml2_Settings(whole, sp_validation_only=True).get_sp_metadata()
+        return written.encode() if isinstance(written, str) else bytes(written)
 
     # --- signing in ---
 
@@ -156,6 +159,7 @@ class ServiceProvider:
 
     def told_out(self, idp: Idp, fields: Mapping[str, str], query: str, now: datetime) -> SignOut:
         """A provider's request to end sessions, by redirect. Raises `Refused`."""
+        saml_guard.check_query(query)
         document = inflated(fields["SAMLRequest"])
         root = saml_guard.guarded(document, "LogoutRequest")
         if fields.get("SigAlg") not in saml_guard.SIGNED_BY:
@@ -218,6 +222,13 @@ def _guarded(call: Callable[[], Any]) -> Any:
         return call()
     except UNLIKED as error:
         raise Refused(f"the library refuses it: {error}") from None
+
+
+def _is_web(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in ("https", "http")
+    except ValueError:
+        return False
 
 
 def _entity_in(root: Any, entity_id: str | None) -> Any:

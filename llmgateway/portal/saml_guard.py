@@ -44,6 +44,7 @@ DIGESTED_BY = {ENCRYPTION + "sha256", _MORE + "sha384", ENCRYPTION + "sha512"}
 ENCRYPTED_BY = {_ENC11 + "aes128-gcm", _ENC11 + "aes192-gcm", _ENC11 + "aes256-gcm",
                 ENCRYPTION + "aes128-cbc", ENCRYPTION + "aes192-cbc", ENCRYPTION + "aes256-cbc",
                 ENCRYPTION + "rsa-oaep-mgf1p", _ENC11 + "rsa-oaep"}  # fmt: skip
+QUERY = frozenset({"SAMLRequest", "SAMLEncoding", "RelayState", "SigAlg", "Signature"})
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)", re.ASCII)
 
 Element = Any  # lxml has no types of its own
@@ -173,6 +174,13 @@ def sign_out(root: Element, issuer: str, address: str,
         raise Refused("the sign-out is too old")
     sessions = tuple(_text(one) for one in root.findall("p:SessionIndex", NAMES))
     return root.get("ID", ""), _text(_one(root, "a:NameID")), sessions
+
+
+def check_query(query: str) -> None:
+    """The library verifies the query as it was written, we read it decoded: both must see the same."""
+    names = [part.partition("=")[0] for part in query.split("&")]
+    if len(names) != len(set(names)) or not QUERY.issuperset(names):
+        raise Refused("a query that can be read in two ways")
 
 
 def _walk(root: Element) -> None:

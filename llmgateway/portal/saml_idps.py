@@ -55,14 +55,14 @@ class Idps:
     async def look(self) -> None:
         """Reads all metadata."""
         async with self._turn:
-            self._looked_at = self._clock.monotonic()
-            for provider in self._providers:
-                await self._look_at(provider)
+            await self._look()
 
     async def changed(self, idp: Idp) -> Idp | None:
-        """The same provider, if its metadata says something new since: after a signature that is unknown."""
-        if self._clock.monotonic() - self._looked_at >= AGAIN:
-            await self.look()
+        """The same provider, if its metadata says something new since: after a signature that is unknown. Of
+        many that come at once the first looks, and the others wait for what it sees."""
+        async with self._turn:
+            if self._clock.monotonic() - self._looked_at >= AGAIN:
+                await self._look()
         now = self._known.get(idp.provider.id)
         return None if now is idp else now
 
@@ -70,6 +70,11 @@ class Idps:
         while True:
             await self.look()
             await asyncio.sleep(AGAIN if self._failing else PERIOD)
+
+    async def _look(self) -> None:
+        self._looked_at = self._clock.monotonic()
+        for provider in self._providers:
+            await self._look_at(provider)
 
     async def _look_at(self, provider: IdentityProvider) -> None:
         try:

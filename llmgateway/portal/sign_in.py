@@ -1,5 +1,6 @@
 """Signing in and out, signing up, and how pages look: what somebody can do who is not known yet."""
 
+import logging
 from typing import cast
 
 from llmgateway.control.accounts import NewAccount
@@ -8,6 +9,8 @@ from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, Not
 from llmgateway.domain.secret import Secret
 from llmgateway.portal.visit import Answer, Desk, Look, Page, Redirect, Theme, Visit
 from llmgateway.portal.words import LANGUAGES
+
+log = logging.getLogger(__name__)
 
 REFUSALS = (Conflict, InvalidRequest, NotAuthenticated, OverLimit)
 STATUS = {Conflict: 409, InvalidRequest: 422, NotAuthenticated: 401, OverLimit: 429}
@@ -36,7 +39,7 @@ async def show_sign_in(desk: Desk, visit: Visit, error: GatewayError | None = No
 async def sign_in(desk: Desk, visit: Visit) -> Answer:
     login, password = visit.form.text("login"), Secret(visit.form.raw("password"))
     try:
-        user = await desk.accounts.sign_in(login, password, visit.address)
+        user = await desk.accounts.sign_in(visit.actor, login, password, visit.address)
     except REFUSALS as error:
         return await show_sign_in(desk, visit, error)
     return Redirect("overview", wish=visit.form.text("next"), begins_for=user)
@@ -45,10 +48,21 @@ async def sign_in(desk: Desk, visit: Visit) -> Answer:
 async def sign_out(desk: Desk, visit: Visit) -> Answer:
     if visit.user is not None:
         await desk.playground.end(visit.actor, visit.user.id)
+        await _note_end(desk, visit)
     word = None if desk.federation is None else await desk.federation.leave(visit)
     if word is not None:
         return Redirect("saml-slo", {"word": word}, ends=True)
     return Redirect("sign-in", said="signed-out", ends=True)
+
+
+async def _note_end(desk: Desk, visit: Visit) -> None:
+    """Never keeps anybody from signing out."""
+    try:
+        await desk.control.audit.write(
+            visit.actor, "sessions.end", visit.me.id, result="ok", details={"how": visit.current.how}
+        )
+    except GatewayError as error:
+        log.warning("no audit line for a sign-out", extra={"fields": {"error": error.code}})
 
 
 async def show_sign_up(desk: Desk, visit: Visit, error: GatewayError | None = None) -> Answer:

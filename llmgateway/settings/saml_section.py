@@ -11,8 +11,9 @@ from llmgateway.domain.secret import MASK, Secret
 CERTIFICATE = "CERTIFICATE"
 PRIVATE_KEY = "(?:RSA |EC )?PRIVATE KEY"
 ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+URI = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"'&]+""", re.ASCII)
 LONGEST_URI = 1024
-MOST_PAIRS = 3
+MOST_PAIRS = 2
 NOBODY = Secret("")
 
 
@@ -120,6 +121,6 @@ def _id(value: object) -> str:
 
 def _uri(value: object) -> str:
     written = text(value)
-    if len(written) > LONGEST_URI or not written.isascii() or " " in written or ":" not in written:
+    if len(written) > LONGEST_URI or not URI.fullmatch(written):
         raise Wrong(f"must be a URI such as https://gateway.example.org, not {described(value)}")
     return written

@@ -40,12 +40,24 @@ class House:
         return await self.accounts.sign_up(ACTOR, new, HERE)
 
     async def sign_in(self, login: str, password: Secret = PASSWORD, address: str = HERE) -> str:
-        return await self.accounts.sign_in(login, password, address)
+        return await self.accounts.sign_in(ANN, login, password, address)
 
 
 @pytest.fixture
 def house(desk: Desk) -> House:
     return House(desk)
+
+
+async def test_tries_to_sign_in_are_in_the_audit_log(house: House, desk: Desk) -> None:
+    """But no word that may be a password, typed where the name belongs."""
+    await house.sign_up("alice")
+    await house.sign_in("alice")
+    for login in ("alice", "correct horse", "nobody-here"):
+        with pytest.raises(NotAuthenticated):
+            await house.sign_in(login, Secret("wrong wrong"))
+    page = await desk.control.audit.page({"action": "accounts.sign_in"}, limit=10)
+    told = sorted((line["target"], line["result"]) for line in page.data)
+    assert told == [("alice", "ok"), ("alice", "refused"), ("nobody", "refused"), ("nobody", "refused")]
 
 
 async def test_an_account_is_made_and_signs_in(house: House, desk: Desk) -> None:
@@ -59,7 +71,7 @@ async def test_an_account_is_made_and_signs_in(house: House, desk: Desk) -> None
     assert document is not None
     assert document["password"].startswith("$argon2id$")
     lines = (await desk.control.audit.page({"target": "alice"}, limit=10)).data
-    assert [line["action"] for line in lines] == ["users.create", "accounts.create"]
+    assert [line["action"] for line in lines] == ["accounts.sign_in", "users.create", "accounts.create"]
     assert PASSWORD.reveal() not in repr(lines)
 
 

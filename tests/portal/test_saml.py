@@ -3,7 +3,7 @@
 import base64
 import zlib
 from datetime import UTC, datetime, timedelta
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 
 import pytest
 from lxml import etree
@@ -52,6 +52,14 @@ def test_our_metadata_names_our_addresses_and_both_certificates(sp: ServiceProvi
     certificates = {"".join(str(one.text).split()) for one in root.iterfind(".//s:X509Certificate", NAMES)}
     assert {body(OURS), body(NEXT)} <= certificates
     assert root.find("s:Signature", NAMES) is not None
+    assert root.get("validUntil") is None
+
+
+@pytest.mark.parametrize("use", ["signing", "encryption"])
+def test_either_certificate_may_verify_and_encrypt(sp: ServiceProvider, use: str) -> None:
+    root = etree.fromstring(sp.metadata())
+    found = root.findall(f"m:SPSSODescriptor/m:KeyDescriptor[@use='{use}']//s:X509Certificate", NAMES)
+    assert {"".join(str(one.text).split()) for one in found} == {body(OURS), body(NEXT)}
 
 
 def test_a_sign_in_is_asked_for_with_a_signature(sp: ServiceProvider, known: Idp) -> None:
@@ -110,7 +118,7 @@ def test_one_of_a_federation_is_chosen_by_its_id(sp: ServiceProvider, idp: TestI
     ("old", "new"),
     [(b"SingleSignOnService", b"SingleNothing"), (b"X509Certificate", b"X509Nothing"),
      (b"https://idp.example.org/sso", b"javascript:alert(1)"), (b"<m:Entity", b"<!DOCTYPE x><m:Entity"),
-     (b"</m:EntityDescriptor>", b"")],
+     (b"https://idp.example.org/sso", b"https://[idp/sso"), (b"</m:EntityDescriptor>", b"")],
 )  # fmt: skip
 def test_metadata_that_is_of_no_use(sp: ServiceProvider, idp: TestIdp, old: bytes, new: bytes) -> None:
     with pytest.raises(Refused):
@@ -170,3 +178,15 @@ def test_s_saml_24_a_sign_out_that_nobody_signed(sp: ServiceProvider, known: Idp
     ):
         with pytest.raises(Refused):
             told(sp, known, query)
+
+
+def test_s_saml_24_a_signed_sign_out_with_another_one_behind_it(
+    sp: ServiceProvider, known: Idp, idp: TestIdp
+) -> None:
+    """The signature is over names as they are written; read decoded, the last one counts."""
+    good, evil = idp.sign_out(SLS, "mallory"), idp.sign_out(SLS, "alice", signs=False)
+    (text,) = parse_qs(evil)["SAMLRequest"]
+    for name in ("SAMLReques%74", "%53AMLRequest", "SAMLRequest"):
+        with pytest.raises(Refused, match="in two ways"):
+            told(sp, known, f"{good}&{name}={quote(text, safe='')}")
+    assert told(sp, known, good) == ("mallory", ())

@@ -101,6 +101,20 @@ async def test_a_hurried_look_comes_seldom(idps: Idps, place: Place, clock: SetC
     assert changed is idps.named("one")
 
 
+async def test_many_that_meet_a_new_signature_at_once_all_get_what_the_first_sees(
+    idps: Idps, place: Place, clock: SetClock
+) -> None:
+    await idps.look()
+    known, looks = idps.named("one"), place.looks
+    assert known is not None
+    place.documents["one.xml"] = TestIdp(TWO, entity_id="urn:one").metadata()
+    clock.seconds += AGAIN
+    changed = await asyncio.gather(*(idps.changed(known) for _ in range(20)))
+    assert {id(one) for one in changed} == {id(idps.named("one"))}
+    assert idps.named("one") is not known
+    assert place.looks == looks + 2
+
+
 async def test_it_keeps_looking(idps: Idps) -> None:
     task = asyncio.ensure_future(idps.keep_looking())
     async with asyncio.timeout(5):

@@ -42,6 +42,8 @@ async def test_signing_out_and_in_again(alice: Browser, portal: Portal) -> None:
     old = dict(alice.client.cookies)
     answer = await alice.post("/portal/sign-out")
     assert answer.headers["location"] == "/portal/sign-in?said=signed-out"
+    (line,) = (await portal.desk.control.audit.page({"action": "sessions.end"}, limit=10)).data
+    assert (line["target"], line["details"]) == ("alice", {"how": "local"})
     assert (await alice.get("/portal")).headers["location"] == "/portal/sign-in"
     async with browsing(portal) as thief:
         thief.client.cookies.update(old)

@@ -67,7 +67,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("saml", "complaint"),
     [
-        (PROVIDERS, "saml.certificates: must hold one to 3 pairs of certificate and key"),
+        (PROVIDERS, "saml.certificates: must hold one to 2 pairs of certificate and key"),
         (CERTIFICATES, "saml.providers: must name at least one identity provider"),
         (CERTIFICATES + "  providers: [{id: a, metadata: x}, {id: a, metadata: y}]\n",
          "saml.providers: must have an id each, of its own"),
@@ -83,6 +83,8 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         (CERTIFICATES + PROVIDERS + "  names: [name-id]\n", "saml.names: name-id is a subject only"),
         (CERTIFICATES + PROVIDERS + "  entity_id: gateway\n",
          "saml.entity_id: must be a URI such as https://gateway.example.org, not 'gateway'"),
+        (CERTIFICATES + PROVIDERS + '  entity_id: "https://x/?a&b"\n',
+         "saml.entity_id: must be a URI such as https://gateway.example.org, not 'https://x/?a&b'"),
         (CERTIFICATES + PROVIDERS + "  subjects: [x]\n",
          "saml.subjects: is unknown; did you mean 'subject'?"),
         (PROVIDERS + '  certificates: [{certificate: "${file:sp.crt}", key: "${file:sp.crt}"}]\n',
