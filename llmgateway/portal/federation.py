@@ -25,6 +25,7 @@ from llmgateway.domain.ports import Clock, Shelf
 from llmgateway.domain.saml import NAME_ID, Saml
 from llmgateway.portal.saml import Idp, ServiceProvider, SignOut
 from llmgateway.portal.saml_guard import (
+    ASSERTION,
     PERSISTENT,
     Proved,
     Refused,
@@ -44,6 +45,7 @@ ASKED, USED, PROVED = "saml-asked", "saml-used", "saml-proved"
 NAMED, LEAVING, REFUSALS = "saml-named", "saml-leaving", "saml-refusals"
 ASKED_SECONDS, STEP_SECONDS = 900.0, 120.0
 MOST_NOTED, NOTED_SECONDS = 20, 900.0
+ISSUER = f"{{{ASSERTION}}}Issuer"
 MAIL_FORMAT = "urn:oasis:names:tc:SAML:1.1:nameid-format:emailAddress"
 REFUSED = later(
     "Your organisation's answer could not be accepted. Please try to sign in again; if it happens once more, "
@@ -150,11 +152,8 @@ class SamlFederation:
                         details=arriving.details)  # fmt: skip
 
     async def _proved(self, text: str) -> tuple[Idp, Asked, Proved]:
-        document = decoded(text)
-        root = guarded_response(document)
-        request = root.get("InResponseTo")
+        document, request, issuer = await asyncio.to_thread(_opened, text)
         asked = await self._asked_by(request)
-        issuer = root.findtext("{urn:oasis:names:tc:SAML:2.0:assertion}Issuer", "").strip()
         idp = self._idps.named(asked.idp) if asked.idp else self._idps.issuing(issuer)
         if idp is None:
             raise Refused("no provider that is known")
@@ -249,9 +248,8 @@ class SamlFederation:
     async def _told(self, fields: Mapping[str, str], query: str) -> tuple[Idp, SignOut]:
         if "SAMLRequest" not in fields:
             raise Refused("a sign-out by a form, which our metadata does not offer")
-        root = parsed(inflated(fields["SAMLRequest"]))
-        issuer = root.findtext("{urn:oasis:names:tc:SAML:2.0:assertion}Issuer", "").strip()
-        idp = self._idps.issuing(issuer)
+        root = await asyncio.to_thread(lambda: parsed(inflated(fields["SAMLRequest"])))
+        idp = self._idps.issuing(root.findtext(ISSUER, "").strip())
         if idp is None or idp.sign_out_url is None:
             raise Refused("no provider that is known")
         now = self._clock.now()
@@ -279,6 +277,13 @@ class SamlFederation:
             await self._audit.write(visit.actor, action, target, result=result, details={"how": "saml"})
         except GatewayError as error:
             log.warning("no audit line for a sign-in", extra={"fields": {"error": error.code}})
+
+
+def _opened(text: str) -> tuple[bytes, str | None, str]:
+    """A response's bytes, the request that it answers, and who says that it is theirs."""
+    document = decoded(text)
+    root = guarded_response(document)
+    return document, root.get("InResponseTo"), root.findtext(ISSUER, "").strip()
 
 
 def _is_meant(session: Session, idp: Idp, asked: SignOut) -> bool:

@@ -37,11 +37,13 @@ UNLIKED = (OneLogin_Saml2_Error, OneLogin_Saml2_ValidationError, xmlsec.Error, e
 
 
 class Idp(Struct, frozen=True, kw_only=True):
-    """An identity provider as its metadata says. `settings` are the library's, one for each of our keys."""
+    """An identity provider as its metadata says, which counts `until` then. `settings` are the library's, one
+    for each of our keys."""
 
     provider: IdentityProvider
     entity_id: str
     sign_out_url: str | None
+    until: datetime | None
     settings: tuple[OneLogin_Saml2_Settings, ...]
 
     @property
@@ -88,22 +90,26 @@ class ServiceProvider:
         if provider.metadata_certificate is not None:
             _check_signed(document, root, provider.metadata_certificate)
         entity = _entity_in(root, provider.entity_id)
-        for one in (root, entity):
-            if (until := saml_guard.moment(one.get("validUntil"))) is not None and until <= now:
-                raise Refused("the metadata is not valid any more")
+        ends = [saml_guard.moment(one.get("validUntil")) for one in (root, entity)]
+        until = min((end for end in ends if end is not None), default=None)
+        if until is not None and until <= now:
+            raise Refused("the metadata is not valid any more")
         own = etree.tostring(entity)
         found = _guarded(lambda: OneLogin_Saml2_IdPMetadataParser.parse(own)).get("idp", {})
         if "singleSignOnService" not in found:
             raise Refused("the metadata has no place to sign in by redirect")
         if not (found.get("x509cert") or found.get("x509certMulti", {}).get("signing")):
             raise Refused("the metadata has no certificate that signs")
-        sign_out = found.get("singleLogoutService", {}).get("url")
-        for url in (found["singleSignOnService"]["url"], sign_out):
+        leaving = found.get("singleLogoutService", {})
+        if (answers := _answers_in(entity)) is not None:
+            leaving["responseUrl"] = answers
+        sign_out = leaving.get("url")
+        for url in (found["singleSignOnService"]["url"], sign_out, leaving.get("responseUrl")):
             if url is not None and not _is_web(url):
                 raise Refused("the metadata has an address that is none")
         wholes = [self._settings(pair, found) for pair in self._saml.pairs]
         settings = _guarded(lambda: [OneLogin_Saml2_Settings(whole) for whole in wholes])
-        return Idp(provider=provider, entity_id=found["entityId"], sign_out_url=sign_out,
+        return Idp(provider=provider, entity_id=found["entityId"], sign_out_url=sign_out, until=until,
                    settings=tuple(settings))  # fmt: skip
 
     def metadata(self) -> bytes:
@@ -127,6 +133,7 @@ class ServiceProvider:
         expected = Expected(
             issuer=idp.entity_id, audience=self.entity_id, address=self.address, request=request, now=now
         )
+        _check_message(idp, document)
         why = Refused("no key of ours decrypts it")
         for settings in idp.settings:
             try:
@@ -222,6 +229,23 @@ def _guarded(call: Callable[[], Any]) -> Any:
         return call()
     except UNLIKED as error:
         raise Refused(f"the library refuses it: {error}") from None
+
+
+def _answers_in(entity: Any) -> str | None:
+    """Where answers to a sign-out go, if that is another place than requests; the library overlooks it."""
+    path = f"{{{METADATA}}}IDPSSODescriptor/{{{METADATA}}}SingleLogoutService"
+    return next((one.get("ResponseLocation") for one in entity.iterfind(path)
+                 if one.get("Binding") == REDIRECT), None)  # fmt: skip
+
+
+def _check_message(idp: Idp, document: bytes) -> None:
+    """Before anything is decrypted: what the provider did not send teaches nobody how decrypting fails."""
+    said = idp.settings[0].get_idp_data()
+    certificates = said.get("x509certMulti", {}).get("signing") or [said["x509cert"]]
+    _guarded(lambda: OneLogin_Saml2_Utils.validate_sign(
+        document, cert=certificates[0], multicerts=certificates,
+        xpath=OneLogin_Saml2_Utils.RESPONSE_SIGNATURE_XPATH, raise_exceptions=True,
+    ))  # fmt: skip
 
 
 def _is_web(url: str) -> bool:

@@ -47,6 +47,9 @@ ENCRYPTED_BY = {_ENC11 + "aes128-gcm", _ENC11 + "aes192-gcm", _ENC11 + "aes256-g
 QUERY = frozenset({"SAMLRequest", "SAMLEncoding", "RelayState", "SigAlg", "Signature"})
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)", re.ASCII)
 
+REFERRING = {f"{{{SIGNATURE}}}RetrievalMethod", f"{{{ENCRYPTION}}}CipherReference",
+             "{http://www.w3.org/2009/xmldsig11#}KeyInfoReference"}  # fmt: skip
+
 Element = Any  # lxml has no types of its own
 
 
@@ -197,6 +200,8 @@ def _walk(root: Element) -> None:
             raise Refused("a comment or an instruction")
         if element.tag == f"{{{SIGNATURE}}}Object":
             raise Refused("an object in a signature")
+        if element.tag in REFERRING and not element.get("URI", "").startswith("#"):
+            raise Refused("a part that lies elsewhere")
         for id in _ids_of(element):
             if id in ids:
                 raise Refused("one id twice")

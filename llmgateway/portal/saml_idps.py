@@ -1,5 +1,5 @@
 """The identity providers that are trusted, as their metadata says now: read again and again, kept while it
-cannot be read, and read at once when a provider signs with something new."""
+cannot be read but no longer than it says, and read at once when a provider signs with something new."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ Fetch = Callable[[str], Awaitable[bytes]]
 
 
 class Idps:
-    """In the order of the configuration; who could not be read yet is not among them."""
+    """In the order of the configuration; who could not be read yet, or not any more, is not among them."""
 
     def __init__(
         self, sp: ServiceProvider, providers: Sequence[IdentityProvider], fetch: Fetch, clock: Clock
@@ -38,10 +38,12 @@ class Idps:
         self._turn = asyncio.Lock()
 
     def all(self) -> list[Idp]:
-        return [self._known[one.id] for one in self._providers if one.id in self._known]
+        return [idp for one in self._providers if (idp := self.named(one.id)) is not None]
 
     def named(self, id: str) -> Idp | None:
-        return self._known.get(id)
+        idp = self._known.get(id)
+        is_over = idp is not None and idp.until is not None and idp.until <= self._clock.now()
+        return None if is_over else idp
 
     def issuing(self, entity_id: str) -> Idp | None:
         found = [one for one in self.all() if one.entity_id == entity_id]
@@ -63,7 +65,7 @@ class Idps:
         async with self._turn:
             if self._clock.monotonic() - self._looked_at >= AGAIN:
                 await self._look()
-        now = self._known.get(idp.provider.id)
+        now = self.named(idp.provider.id)
         return None if now is idp else now
 
     async def keep_looking(self) -> NoReturn:
@@ -80,7 +82,8 @@ class Idps:
         try:
             document = await self._fetch(provider.metadata)
             digest = hashlib.sha256(document).digest()
-            if self._digests.get(provider.id) != digest or provider.id in self._failing:
+            is_known = self._digests.get(provider.id) == digest and self.named(provider.id) is not None
+            if not is_known or provider.id in self._failing:
                 now = self._clock.now()
                 idp = await asyncio.to_thread(self._sp.trusted, provider, document, now)
                 self._known[provider.id], self._digests[provider.id] = idp, digest

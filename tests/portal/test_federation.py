@@ -20,7 +20,7 @@ from llmgateway.domain.identity import Identity
 from llmgateway.domain.people import User
 from llmgateway.domain.saml import IdentityProvider, Saml
 from llmgateway.portal.door import way_cookie
-from llmgateway.portal.federation import Means, SamlFederation
+from llmgateway.portal.federation import MOST_NOTED, Means, SamlFederation
 from llmgateway.portal.saml import ServiceProvider
 from llmgateway.portal.saml_idps import Idps
 from tests.control.desk import Desk
@@ -255,6 +255,15 @@ async def test_a_refusal_says_nothing_to_who_brought_it(
     assert (entry["action"], entry["result"]) == ("sessions.begin", "refused")
 
 
+async def test_what_is_refused_from_one_address_does_not_fill_the_audit_log(
+    browser: Browser, worker: Worker
+) -> None:
+    for _ in range(MOST_NOTED + 3):
+        assert (await bring(browser, b"<x/>")).status_code == 401
+    page = await worker.desk.control.audit.page({"action": "sessions.begin"}, limit=100)
+    assert len(page.data) == MOST_NOTED
+
+
 async def test_a_provider_may_begin_to_sign_with_a_new_key(
     browser: Browser, worker: Worker, desk: Desk
 ) -> None:
@@ -311,6 +320,16 @@ async def test_the_provider_ends_sessions(browser: Browser, worker: Worker) -> N
     answer = await browser.get(f"/saml/sls?{idp.sign_out(sls, 'alice', session.details['session'])}")
     assert answer.headers["location"].startswith("https://idp.example.org/slo?SAMLResponse=")
     assert (await browser.get("/portal")).headers["location"].startswith("/portal/sign-in")
+
+
+async def test_a_request_to_sign_out_by_a_form_is_refused_not_taken_for_an_answer(
+    browser: Browser, worker: Worker
+) -> None:
+    """Our metadata offers redirects only; a provider that posts shall see that nothing ended."""
+    await sign_in(browser, worker)
+    answer = await browser.client.post("/saml/sls", data={"SAMLRequest": "x"}, headers=FROM_IDP)
+    assert answer.status_code == 403
+    assert (await browser.get("/portal")).status_code == 200
 
 
 async def test_s_saml_24_strangers_end_no_sessions(browser: Browser, worker: Worker) -> None:

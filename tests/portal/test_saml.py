@@ -125,6 +125,18 @@ def test_metadata_that_is_of_no_use(sp: ServiceProvider, idp: TestIdp, old: byte
         sp.trusted(provider(), idp.metadata().replace(old, new), NOW)
 
 
+def test_answers_to_a_sign_out_may_go_elsewhere_but_to_no_script(sp: ServiceProvider, idp: TestIdp) -> None:
+    def known_by(place: bytes) -> Idp:
+        told = idp.metadata().replace(b'/slo"/>', b'/slo" ResponseLocation="%b"/>' % place)
+        return sp.trusted(provider(), told, NOW)
+
+    known, query = known_by(b"https://idp.example.org/slo/answers"), idp.sign_out(SLS, "alice")
+    answer = sp.answer_out(known, sp.told_out(known, dict(parse_qsl(query)), query, NOW), None)
+    assert answer.startswith("https://idp.example.org/slo/answers?")
+    with pytest.raises(Refused, match="an address that is none"):
+        known_by(b"javascript:alert(1)")
+
+
 def test_keys_that_do_not_fit_are_told_at_once() -> None:
     wrong = KeyPair(OURS.certificate, NEXT.key), KeyPair(OURS.certificate, Secret("no key"))
     for pair in wrong:

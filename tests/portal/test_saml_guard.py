@@ -438,6 +438,29 @@ def test_s_saml_18_encrypted_for_somebody_else(door: Door) -> None:
     door.refuses(door.good(encrypt_for=STRANGER))
 
 
+def test_s_saml_18_nothing_is_decrypted_that_the_provider_did_not_send(door: Door) -> None:
+    """Else answers, or the time they take, would help to decrypt what somebody has caught."""
+
+    def change(root: Any) -> None:
+        value = root.findall(".//e:CipherValue", NAMES)[-1]
+        value.text = "AAAA" + value.text[4:]
+
+    for said in ({"after": change}, {"pair": STRANGER}, {"signs_response": False}):
+        document = door.good(encrypt_for=OURS, **said)
+        with pytest.raises(Refused) as refused:
+            door.sp.prove(door.known, document, REQUEST, door.idp.now)
+        assert "ignature" in str(refused.value)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:1/key", "file:///etc/passwd", ""])
+@pytest.mark.parametrize("kind", [f"{{{S}}}RetrievalMethod", f"{{{E}}}CipherReference"])
+def test_s_saml_18_parts_that_lie_elsewhere(door: Door, kind: str, uri: str) -> None:
+    def refer(root: Any) -> None:
+        etree.SubElement(root.find("p:Status", NAMES), kind, URI=uri)
+
+    door.refuses(door.good(before=refer), "a part that lies elsewhere")
+
+
 @pytest.mark.parametrize("kind", ["EncryptedAttribute", "EncryptedID"])
 def test_s_saml_18_parts_that_are_encrypted(door: Door, kind: str) -> None:
     def hide(root: Any) -> None:

@@ -1,7 +1,7 @@
 """Metadata that changes, is away, and comes back."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -76,6 +76,26 @@ async def test_what_was_known_stays_while_it_cannot_be_read(
     await idps.look()
     assert idps.missing == []
     assert idps.named("one") is not known
+
+
+async def test_s_saml_21_metadata_counts_no_longer_than_it_says(
+    idps: Idps, place: Place, clock: SetClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who keeps us from reading the next one keeps no old certificate alive."""
+    soon = clock.now() + timedelta(hours=2)
+    place.documents["one.xml"] = TestIdp(ONE, entity_id="urn:one").metadata(until=soon)
+    await idps.look()
+    assert idps.named("one") is not None
+    clock.pass_seconds(7201)
+    assert idps.named("one") is None
+    assert [idp.provider.id for idp in idps.all()] == ["two"]
+    await idps.look()
+    assert idps.missing == ["one"]
+    assert [line for line in caplog.records if "not usable" in line.message]
+    place.documents["one.xml"] = TestIdp(ONE, entity_id="urn:one").metadata(until=soon + timedelta(hours=9))
+    await idps.look()
+    assert idps.missing == []
+    assert idps.named("one") is not None
 
 
 async def test_one_that_was_never_read_is_no_choice(idps: Idps, place: Place) -> None:
