@@ -87,7 +87,7 @@ def _read(folder: Path, place: str) -> bytes:
 
 
 async def _fetched(services: Services, url: str, refused: type[Exception]) -> bytes:
-    request = UpstreamRequest("GET", "", b"application/xml", b"", "")
+    request = UpstreamRequest("GET", url, b"application/xml", b"", "")
     try:
         reply = await services.upstream.send(Target(url=url, model=""), request, DEADLINES)
         try:

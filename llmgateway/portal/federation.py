@@ -42,16 +42,17 @@ from llmgateway.portal.words import later
 log = logging.getLogger(__name__)
 
 ASKED, USED, PROVED = "saml-asked", "saml-used", "saml-proved"
-NAMED, LEAVING, REFUSALS = "saml-named", "saml-leaving", "saml-refusals"
+NAMED, LEAVING = "saml-named", "saml-leaving"
 ASKED_SECONDS, STEP_SECONDS = 900.0, 120.0
-MOST_NOTED, NOTED_SECONDS = 20, 900.0
-ISSUER = f"{{{ASSERTION}}}Issuer"
 MAIL_FORMAT = "urn:oasis:names:tc:SAML:1.1:nameid-format:emailAddress"
 REFUSED = later(
     "Your organisation's answer could not be accepted. Please try to sign in again; if it happens once more, "
     "tell the operators the request id below."
 )
 OTHER_BROWSER = later("This sign-in was begun in another browser, or too long ago. Please sign in again.")
+REFUSALS = "saml-refusals"
+MOST_NOTED, NOTED_SECONDS = 20, 900.0
+ISSUER = f"{{{ASSERTION}}}Issuer"
 
 Welcome = Callable[[Actor, Identity], Awaitable[User]]
 """The policy: the user that somebody is here, made or brought up to date. Raises `NotAllowed`."""

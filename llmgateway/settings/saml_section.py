@@ -12,6 +12,7 @@ CERTIFICATE = "CERTIFICATE"
 PRIVATE_KEY = "(?:RSA |EC )?PRIVATE KEY"
 ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 URI = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"'&]+""", re.ASCII)
+QUERY = re.compile(r"[A-Za-z0-9%&+,./:;=?@_~-]+", re.ASCII)
 LONGEST_URI = 1024
 MOST_PAIRS = 2
 NOBODY = Secret("")
@@ -109,7 +110,11 @@ def _place(value: object) -> str:
         return written
     if not written.startswith("https://"):
         raise Wrong(f"must be a path or an https:// address, not {described(value)}")
-    return http_url(written)
+    address, mark, query = written.partition("?")
+    if mark and not QUERY.fullmatch(query):
+        raise Wrong(f"must be an address that can be asked for as it is, not {described(value)}")
+    http_url(address)  # raises, but would take a slash off that counts here
+    return written
 
 
 def _id(value: object) -> str:

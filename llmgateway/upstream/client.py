@@ -100,11 +100,12 @@ class UpstreamClient:
     def _prepare(self, target: Target, request: UpstreamRequest) -> tuple[Pool, Replica, bytes]:
         """All of a request's head that does not change from call to call."""
         base = urlsplit(target.url)
-        is_beside = "://" in request.path  # a tokeniser: that it fails says nothing of the model
+        is_beside = "://" in request.path  # such as a tokeniser: that it fails says nothing of the model
         url = urlsplit(request.path) if is_beside else base._replace(path=base.path + request.path)
+        place = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
         is_home = (url.scheme, url.netloc) == (base.scheme, base.netloc)
         lines = [
-            f"{request.method} {url.path or '/'} HTTP/1.1",
+            f"{request.method} {place} HTTP/1.1",
             f"host: {url.netloc}",
             "accept: */*",
             "accept-encoding: identity",

@@ -1,6 +1,8 @@
 """Sign-in over SAML put together: checked at the start, metadata from files and addresses."""
 
+import asyncio
 import base64
+import logging
 import zlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -9,15 +11,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from llmgateway.app import create_app
 from llmgateway.app.federated import prepare
+from llmgateway.domain.saml import KeyPair
 from llmgateway.portal.saml import ServiceProvider
 from llmgateway.settings import BadSettings, Settings, with_secrets
 from tests.lab.identity import EPPN, TestIdp, new_pair
 from tests.lab.waiting import eventually_answers
 
-OURS, THEIRS = new_pair("sp"), new_pair("idp")
+OURS, THEIRS, FEDERATION = new_pair("sp"), new_pair("idp"), new_pair("federation")
 
 
 @pytest.fixture
@@ -115,3 +119,51 @@ async def test_the_policy_decides_of_who_signs_in(settings: Settings) -> None:
         assert "large" not in page.text
         assert await arrives(client, idp, settings, "student") == 403  # no rule gives a role any more
         assert (await client.get("/portal/models")).status_code == 303  # nor does the session last
+
+
+class MetadataServer:
+    """Serves one document; `asked` are the first lines of requests."""
+
+    def __init__(self, document: bytes) -> None:
+        self.document = document
+        self.asked: list[str] = []
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0].decode())
+        head = "HTTP/1.1 200 OK\r\ncontent-type: application/samlmetadata+xml\r\nconnection: close\r\n"
+        writer.write(f"{head}content-length: {len(self.document)}\r\n\r\n".encode() + self.document)
+        await writer.drain()
+        writer.close()
+
+
+@pytest.mark.parametrize("signer", [FEDERATION, THEIRS], ids=["federation", "stranger"])
+async def test_s_saml_21_metadata_from_an_address(
+    settings: Settings, signer: KeyPair, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is believed when the federation signed it, and its server is no replica of a model."""
+    places = MetadataServer(TestIdp(THEIRS).metadata(sign_by=signer))
+    async with await asyncio.start_server(places.answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert settings.file.saml is not None
+        provider = replace(
+            settings.file.saml.providers[0], metadata=f"http://127.0.0.1:{port}/entities/idp?app=1",
+            metadata_certificate=FEDERATION.certificate,
+        )  # fmt: skip
+        saml = replace(settings.file.saml, providers=(provider,))
+        caplog.set_level(logging.INFO, "llmgateway.portal.saml_idps")
+        app = create_app(replace(settings, file=replace(settings.file, saml=saml)), drain_pause=0)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8080") as client,
+        ):
+
+            async def is_judged() -> bool:
+                return any("is known" in one.message or "not usable" in one.message for one in caplog.records)
+
+            await eventually_answers(is_judged, "the metadata is read")
+            answer = await client.get("/saml/login")
+            assert answer.status_code == (303 if signer is FEDERATION else 200)
+            assert places.asked[0] == "GET /entities/idp?app=1 HTTP/1.1"
+            assert settings.admin_key is not None
+            headers = {"authorization": f"Bearer {settings.admin_key.reveal()}"}
+            assert str(port) not in (await client.get("/admin/providers", headers=headers)).text

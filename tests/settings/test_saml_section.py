@@ -49,7 +49,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     saml = read(tmp_path, CERTIFICATES + """
   entity_id: https://gateway.example.org
   providers:
-    - {id: uni, name: University, metadata: "https://idp.example.org/metadata", entity_id: "urn:idp",
+    - {id: uni, name: University, metadata: "https://idp.example.org/metadata/?app=1", entity_id: "urn:idp",
        metadata_certificate: "${file:federation.crt}", scopes: [example.org]}
   subject: [name-id]
   names: [cn]
@@ -58,6 +58,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
 """)  # fmt: skip
     (provider,) = saml.providers
     assert (provider.name, provider.entity_id, provider.scopes) == ("University", "urn:idp", ("example.org",))
+    assert provider.metadata == "https://idp.example.org/metadata/?app=1"
     assert provider.metadata_certificate == FEDERATION.certificate
     assert (saml.entity_id, saml.subject, saml.allows_unsolicited) == (
         "https://gateway.example.org", ("name-id",), True,
@@ -78,6 +79,10 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
          "saml.providers[0].metadata: must be a path or an https:// address, not 'http://idp.example.org'"),
         (CERTIFICATES + '  providers: [{id: uni, metadata: "https://idp.example.org"}]\n',
          "saml.providers[0].metadata_certificate: is needed: what comes over the network must be signed"),
+        (CERTIFICATES + '  providers: [{id: uni, metadata: "https://idp.example.org/m?a=<b>",'
+         ' metadata_certificate: "${file:federation.crt}"}]\n',
+         "saml.providers[0].metadata: must be an address that can be asked for as it is, not "
+         "'https://idp.example.org/m?a=<b>'"),
         (CERTIFICATES + PROVIDERS + "  subject: [mail]\n",
          "saml.subject: must not be a mail address alone: those change hands"),
         (CERTIFICATES + PROVIDERS + "  names: [name-id]\n", "saml.names: name-id is a subject only"),
