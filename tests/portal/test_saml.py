@@ -15,7 +15,11 @@ from llmgateway.portal.saml_guard import Refused
 from tests.lab.identity import NAMES, TestIdp, body, new_pair
 
 OURS, NEXT, THEIRS, THEIR_NEXT, FEDERATION = (new_pair(name) for name in ("a", "b", "c", "d", "e"))
-NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def now() -> datetime:
+    """The library looks at no other clock."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def provider(**said: str) -> IdentityProvider:
@@ -25,7 +29,7 @@ def provider(**said: str) -> IdentityProvider:
 @pytest.fixture
 def idp() -> TestIdp:
     made = TestIdp(THEIRS)
-    made.now = NOW
+    made.now = now()
     return made
 
 
@@ -36,7 +40,7 @@ def sp() -> ServiceProvider:
 
 @pytest.fixture
 def known(sp: ServiceProvider, idp: TestIdp) -> Idp:
-    return sp.trusted(provider(), idp.metadata(), NOW)
+    return sp.trusted(provider(), idp.metadata(), now())
 
 
 def message(url: str, name: str) -> etree._Element:
@@ -83,35 +87,35 @@ def test_s_saml_23_addresses_are_those_of_the_configuration(sp: ServiceProvider)
 
 def test_s_saml_21_two_signing_certificates_are_both_believed(sp: ServiceProvider, idp: TestIdp) -> None:
     idp.pairs.append(THEIR_NEXT)
-    known = sp.trusted(provider(), idp.metadata(), NOW)
+    known = sp.trusted(provider(), idp.metadata(), now())
     for pair in (THEIRS, THEIR_NEXT):
-        assert sp.prove(known, idp.response(sp, "_q", pair=pair), "_q", NOW).name_id == "alice"
+        assert sp.prove(known, idp.response(sp, "_q", pair=pair), "_q", now()).name_id == "alice"
 
 
 def test_s_saml_21_metadata_must_be_signed_where_that_is_asked(sp: ServiceProvider, idp: TestIdp) -> None:
     asked = provider(metadata_certificate=FEDERATION.certificate)
-    assert sp.trusted(asked, idp.metadata(sign_by=FEDERATION), NOW).entity_id == idp.entity_id
+    assert sp.trusted(asked, idp.metadata(sign_by=FEDERATION), now()).entity_id == idp.entity_id
     for document in (idp.metadata(), idp.metadata(sign_by=THEIRS),
                      idp.metadata(sign_by=FEDERATION).replace(b"/sso", b"/evil")):  # fmt: skip
         with pytest.raises(Refused):
-            sp.trusted(asked, document, NOW)
+            sp.trusted(asked, document, now())
 
 
 def test_s_saml_21_metadata_expires(sp: ServiceProvider, idp: TestIdp) -> None:
-    assert sp.trusted(provider(), idp.metadata(until=NOW + timedelta(days=1)), NOW).sign_out_url
+    assert sp.trusted(provider(), idp.metadata(until=now() + timedelta(days=1)), now()).sign_out_url
     with pytest.raises(Refused, match="not valid any more"):
-        sp.trusted(provider(), idp.metadata(until=NOW), NOW)
+        sp.trusted(provider(), idp.metadata(until=now()), now())
 
 
 def test_one_of_a_federation_is_chosen_by_its_id(sp: ServiceProvider, idp: TestIdp) -> None:
     other = TestIdp(THEIR_NEXT, entity_id="urn:other")
     both = b"<m:EntitiesDescriptor xmlns:m='%s'>" % NAMES["m"].encode()
     both += idp.metadata() + other.metadata() + b"</m:EntitiesDescriptor>"
-    assert sp.trusted(provider(entity_id="urn:other"), both, NOW).entity_id == "urn:other"
+    assert sp.trusted(provider(entity_id="urn:other"), both, now()).entity_id == "urn:other"
     with pytest.raises(Refused, match="several"):
-        sp.trusted(provider(), both, NOW)
+        sp.trusted(provider(), both, now())
     with pytest.raises(Refused, match="no identity provider"):
-        sp.trusted(provider(entity_id="urn:third"), both, NOW)
+        sp.trusted(provider(entity_id="urn:third"), both, now())
 
 
 @pytest.mark.parametrize(
@@ -122,16 +126,16 @@ def test_one_of_a_federation_is_chosen_by_its_id(sp: ServiceProvider, idp: TestI
 )  # fmt: skip
 def test_metadata_that_is_of_no_use(sp: ServiceProvider, idp: TestIdp, old: bytes, new: bytes) -> None:
     with pytest.raises(Refused):
-        sp.trusted(provider(), idp.metadata().replace(old, new), NOW)
+        sp.trusted(provider(), idp.metadata().replace(old, new), now())
 
 
 def test_answers_to_a_sign_out_may_go_elsewhere_but_to_no_script(sp: ServiceProvider, idp: TestIdp) -> None:
     def known_by(place: bytes) -> Idp:
         told = idp.metadata().replace(b'/slo"/>', b'/slo" ResponseLocation="%b"/>' % place)
-        return sp.trusted(provider(), told, NOW)
+        return sp.trusted(provider(), told, now())
 
     known, query = known_by(b"https://idp.example.org/slo/answers"), idp.sign_out(SLS, "alice")
-    answer = sp.answer_out(known, sp.told_out(known, dict(parse_qsl(query)), query, NOW), None)
+    answer = sp.answer_out(known, sp.told_out(known, dict(parse_qsl(query)), query, now()), None)
     assert answer.startswith("https://idp.example.org/slo/answers?")
     with pytest.raises(Refused, match="an address that is none"):
         known_by(b"javascript:alert(1)")
@@ -148,7 +152,7 @@ def test_keys_that_do_not_fit_are_told_at_once() -> None:
 
 
 def told(sp: ServiceProvider, known: Idp, query: str) -> tuple[str, tuple[str, ...]]:
-    asked = sp.told_out(known, dict(parse_qsl(query)), query, NOW)
+    asked = sp.told_out(known, dict(parse_qsl(query)), query, now())
     return asked.name_id, asked.sessions
 
 
@@ -162,20 +166,20 @@ def test_we_ask_to_sign_out_and_answer_who_asks(sp: ServiceProvider, known: Idp,
     assert root.findtext("p:SessionIndex", namespaces=NAMES) == "_s1"
     assert told(sp, known, idp.sign_out(SLS, "alice", "_s1", "_s2")) == ("alice", ("_s1", "_s2"))
     query = idp.sign_out(SLS, "alice")
-    answer = sp.answer_out(known, sp.told_out(known, dict(parse_qsl(query)), query, NOW), "there")
+    answer = sp.answer_out(known, sp.told_out(known, dict(parse_qsl(query)), query, now()), "there")
     assert message(answer, "SAMLResponse").get("InResponseTo") == "_out0"
     assert parse_qs(urlsplit(answer).query)["RelayState"] == ["there"]
 
 
 def test_a_provider_without_single_logout_is_not_asked(sp: ServiceProvider, idp: TestIdp) -> None:
     document = idp.metadata().replace(b"SingleLogoutService", b"SingleNothing")
-    assert sp.ask_out(sp.trusted(provider(), document, NOW), "alice", "", "") is None
+    assert sp.ask_out(sp.trusted(provider(), document, now()), "alice", "", "") is None
 
 
 def test_s_saml_24_a_sign_out_that_nobody_signed(sp: ServiceProvider, known: Idp, idp: TestIdp) -> None:
     wrapped = "<p:Extensions><a:NameID>bob</a:NameID></p:Extensions>"
     late = TestIdp(THEIRS)
-    late.now = NOW - timedelta(hours=1)
+    late.now = now() - timedelta(hours=1)
     good = idp.sign_out(SLS, "alice")
     for query in (
         idp.sign_out(SLS, "alice", signs=False),
