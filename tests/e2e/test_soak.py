@@ -10,12 +10,13 @@ import pytest
 
 from tests.e2e.deployment import CHAT
 from tests.lab.chaos import ChaosProxy, Toxics
-from tests.lab.client import Connection, chat, post
+from tests.lab.client import Connection, Request, chat, post
 from tests.lab.gateway import Gateway, serving
 from tests.lab.oracle import books_agree
 from tests.lab.quiescence import baseline_of, descriptors_of, returns_to_idle
 from tests.lab.servers import Mongod, Valkey
 from tests.lab.upstream import ScriptedUpstream
+from tests.lab.waiting import eventually_answers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak]
 
@@ -26,7 +27,7 @@ STREAMS, WATCHED = 1000, 20  # of so many the time of each event is taken
 IDLE_STREAMS = 3000
 STALL, LATE = 0.1, 0.1  # seconds
 EACH_STREAM = 64 * 1024  # bytes
-STOPPED, MEBIBYTE = 300, 1 << 20
+STOPPED, MEBIBYTE = 100, 1 << 20
 MIXED_SECONDS, MIXED_RATE, WARM_SECONDS = 300, 50, 90
 GROWTH = 4 << 20  # bytes, from when all is warm to the end
 CHURN_SECONDS, CHURN_RATE = 60, 200
@@ -143,19 +144,29 @@ async def test_r_load_04_readers_that_stop(
     streams = await in_groups(lambda: opened(gateway, key, "flood", 4096), STOPPED)
     for connection in streams:
         connection.stop_reading()
-    most = 0
+    said = -1
+
+    async def is_full() -> bool:
+        """Every buffer on the way: then the upstream, which is this very process, waits."""
+        nonlocal said
+        before_now, said = said, sum(call.size for call in upstream.calls)
+        await asyncio.sleep(1)
+        return said == before_now
+
+    await eventually_answers(is_full, "nothing goes on", 120)
+    most = memory_of(gateway.pid) - before
     took: list[float] = []
-    until = time.monotonic() + 30
+    until = time.monotonic() + 15
     while time.monotonic() < until:
         began = time.perf_counter()
         assert (await gateway.ask(post(CHAT, chat("ok-1"), key))).status == 200
         took.append(time.perf_counter() - began)
         most = max(most, memory_of(gateway.pid) - before)
         await asyncio.sleep(0.1)
-    settled = sorted(took[len(took) // 2 :])  # while the buffers fill, this very process is busy flooding
-    half, worst = (took[at] * 1000 for took, at in ((settled, len(settled) // 2), (settled, -1)))
+    settled = sorted(took)
+    half, worst = settled[len(settled) // 2] * 1000, settled[-1] * 1000
     figure(f"{STOPPED} readers that stopped: at most {most / STOPPED / 1024:.0f} KiB each; "
-           f"others then within {worst:.0f} ms, half of them {half:.1f} ms")  # fmt: skip
+           f"others within {worst:.0f} ms, half of them {half:.1f} ms")  # fmt: skip
     assert most <= STOPPED * MEBIBYTE
     assert settled[-1] < 1
     for connection in streams:
@@ -178,6 +189,7 @@ models:
         question = post(CHAT, chat("full", stream=True), key)
         held = await in_groups(lambda: opened(gateway, key, "full"), 500)
         took: list[float] = []
+        usual: list[float] = []  # what an empty answer takes on this machine, asked for in the same way
 
         async def refused() -> None:
             async with await gateway.connect() as connection:
@@ -187,14 +199,22 @@ models:
                 assert answer.status == 503
                 assert answer.header("retry-after") is not None
 
+        async def empty() -> None:
+            async with await gateway.connect() as connection:
+                began = time.perf_counter()
+                await connection.ask(Request("GET", "/health/live"))
+                usual.append(time.perf_counter() - began)
+
         for _ in range(75):
             await asyncio.gather(*(refused() for _ in range(20)))
+            await asyncio.gather(*(empty() for _ in range(20)))
         upstream.release("hold-after-1")
         bodies = await asyncio.gather(*(connection.body(60) for connection in held))
         assert all(body.endswith(b"data: [DONE]\n\n") for body in bodies)
-        p99 = sorted(took)[int(len(took) * 0.99)]
-        figure(f"500 served, 1,500 refused, p99 {p99 * 1000:.0f} ms for twenty at once")
-        assert p99 < 0.05
+        p99, machine = (sorted(all_of)[int(len(all_of) * 0.99)] for all_of in (took, usual))
+        figure(f"500 served, 1,500 refused, p99 {p99 * 1000:.0f} ms for twenty at once, "
+               f"of an empty answer {machine * 1000:.0f} ms")  # fmt: skip
+        assert p99 < max(0.05, 2 * machine)
         assert len(upstream.calls) == 500
         await books_agree(gateway, upstream)
 
