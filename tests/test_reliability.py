@@ -5,6 +5,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,12 +47,17 @@ def rows() -> dict[str, Row]:
     return {row.item: row for row in found}
 
 
-def named() -> Iterator[Named]:
+@cache
+def named() -> list[Named]:
+    return list(read())
+
+
+def read() -> Iterator[Named]:
     for path in sorted((ROOT / "tests").rglob("*.py")):
         module = ast.parse(path.read_text())
         marks = [ast.unparse(node.value) for node in module.body if isinstance(node, ast.Assign)
                  and ast.unparse(node.targets[0]) == "pytestmark"]  # fmt: skip
-        for node in ast.walk(module):
+        for node in (one for one in ast.walk(module) if hasattr(one, "decorator_list")):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (items := items_in(node.name)):
                 own = [ast.unparse(mark) for mark in node.decorator_list]
                 is_soak = any(mark.endswith("pytest.mark.soak") for mark in own)
