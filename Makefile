@@ -26,8 +26,9 @@ lint: $(VENV)/.test
 unit: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
 
+# an hour at most, with a table of figures at its end
 soak: $(VENV)/.test
-	$(BIN)/python -m pytest -m soak $(ARGS)
+	timeout --signal=INT 3600 $(BIN)/python -m pytest -m soak --show-capture=no $(ARGS)
 
 bench: $(VENV)/.test
 	$(BIN)/python tests/bench/bench.py $(ARGS)
@@ -88,7 +89,7 @@ $(VENV)/.test: $(VENV)/.runtime requirements-test.lock
 
 test-deps: .venv-llama/.done .venv-deploy/.done
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light haproxy chromium buildah debootstrap prometheus >/dev/null; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light haproxy chromium buildah debootstrap prometheus strace >/dev/null; \
 	fi
 
 .venv-llama/.done:

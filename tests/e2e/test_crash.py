@@ -174,10 +174,20 @@ def told_of(records: list[Json]) -> str:
 async def counters_agree(redis_url: str, fleet: Gateway) -> None:
     """0 open reservations, and sums that are the ledger's to the unit."""
     counted = await nothing_is_reserved(redis_url)
-    records = await fleet.records(user="crash")
-    tokens = sum(record["tokens"]["prompt"] + record["tokens"]["completion"] for record in records)
-    cost = sum(record["cost"] for record in records)
-    assert (counted.tokens["user:crash"], counted.cost["user:crash"]) == (tokens, cost)
+
+    async def in_ledger() -> tuple[int, int]:
+        records = await fleet.records(user="crash")
+        tokens = sum(record["tokens"]["prompt"] + record["tokens"]["completion"] for record in records)
+        return tokens, sum(record["cost"] for record in records)
+
+    async def agree() -> bool:
+        """The last hang-ups are noticed, and shipped, some tenths of a second later."""
+        return await in_ledger() == (counted.tokens["user:crash"], counted.cost["user:crash"])
+
+    try:
+        await eventually_answers(agree, "the sums are the ledger's", 10)
+    except AssertionError:
+        raise AssertionError(f"counted {counted}, in the ledger {await in_ledger()}") from None
 
 
 async def kill_one(fleet: Gateway, dice: random.Random) -> None:

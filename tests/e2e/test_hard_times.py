@@ -1,7 +1,8 @@
-"""What happens to the gateway's own process: it is stopped for a while, it has no descriptors left."""
+"""What happens to the gateway's own process: it is stopped, it has no descriptors left, its disk fails."""
 
 import asyncio
 import resource
+import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,9 +13,10 @@ from tests.e2e.deployment import CHAT
 from tests.lab.client import Connection, chat, data_of, post
 from tests.lab.gateway import Gateway, serving
 from tests.lab.oracle import books_agree, outcomes
+from tests.lab.processes import Program, absent
 from tests.lab.quiescence import baseline_of, returns_to_idle
 from tests.lab.upstream import ScriptedUpstream
-from tests.lab.waiting import eventually_answers
+from tests.lab.waiting import eventually, eventually_answers
 
 pytestmark = pytest.mark.e2e
 
@@ -28,6 +30,7 @@ models:
 """
 STREAMS = 5
 SPARE = 6  # descriptors above what is open
+FAILING = "inject=fdatasync:error=EIO:when=1..4"  # of each thread's syncs, the journal's and the database's
 BUSY = 0.5  # of a second of CPU time, in two seconds without descriptors
 
 
@@ -106,3 +109,38 @@ async def test_r_fault_52_without_descriptors_streams_live_and_nothing_spins(
     await returns_to_idle(gateway, idle, spare=STREAMS + 3)  # as many stay in the pool, and a few
     assert outcomes(await books_agree(gateway, upstream)) == {"completed": STREAMS + 2}
     assert gateway.output().count("file descriptors nearly used up") == 1
+
+
+def is_traced(pid: int) -> bool:
+    """All of its threads."""
+    told = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return all("TracerPid:\t0" not in status for status in told)
+
+
+async def test_r_fault_41_a_disk_that_cannot_sync_costs_nothing(
+    gateway: Gateway, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """EIO from the kernel, as from a failing device; then the process is killed, before anybody can try
+    again. It is told, and every call is in the ledger after the next start."""
+    if shutil.which("strace") is None:
+        absent("strace", "apt-get install strace")
+    question = post(CHAT, chat("ok-3"), (await gateway.create_key()).secret)
+    assert (await gateway.ask(question)).status == 200
+    argv = ["strace", "-f", "-p", str(gateway.pid), "-e", "trace=fdatasync", "-e", FAILING]
+    with Program(argv, tmp_path / "strace") as strace:
+        await eventually(lambda: not strace.is_running or is_traced(gateway.pid), "strace holds it", 10)
+        if not strace.is_running:
+            pytest.skip(f"no process may trace another here: {strace.output()}")
+        for _ in range(30):
+            assert (await gateway.ask(question)).status == 200
+
+        async def has_failed() -> bool:
+            return await gateway.metric("llmgateway_journal_failures_total") >= 1
+
+        await eventually_answers(has_failed, "a sync has failed", 10)
+        for _ in range(30):
+            assert (await gateway.ask(question)).status == 200
+        assert "journal: sync failed" in gateway.output()
+        await gateway.kill()
+    await gateway.start()
+    assert len(await books_agree(gateway, upstream)) == 61
