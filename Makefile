@@ -88,7 +88,7 @@ $(VENV)/.test: $(VENV)/.runtime requirements-test.lock
 
 test-deps: .venv-llama/.done .venv-deploy/.done
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light haproxy chromium buildah debootstrap prometheus >/dev/null; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light haproxy chromium buildah debootstrap prometheus simplesamlphp php-cli >/dev/null; \
 	fi
 
 .venv-llama/.done:
