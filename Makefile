@@ -89,7 +89,7 @@ $(VENV)/.test: $(VENV)/.runtime requirements-test.lock
 
 test-deps: .venv-llama/.done .venv-deploy/.done
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light haproxy chromium buildah debootstrap prometheus strace >/dev/null; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light haproxy chromium buildah debootstrap prometheus strace simplesamlphp php-cli php-xml >/dev/null; \
 	fi
 
 .venv-llama/.done:

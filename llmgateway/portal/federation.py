@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 ASKED, USED, PROVED = "saml-asked", "saml-used", "saml-proved"
 NAMED, LEAVING = "saml-named", "saml-leaving"
 ASKED_SECONDS, STEP_SECONDS = 900.0, 120.0
+WORD = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)  # 256 bits, as ours are
 MAIL_FORMAT = "urn:oasis:names:tc:SAML:1.1:nameid-format:emailAddress"
 REFUSED = later(
     "Your organisation's answer could not be accepted. Please try to sign in again; if it happens once more, "
@@ -116,10 +118,15 @@ class SamlFederation:
         idp = self._idps.named(id)
         if idp is None:
             raise NotFound(later("There is no such organisation here."))
-        browser, asked = secrets.token_urlsafe(32), self._sp.ask(idp)
+        browser, asked = self._remembered(visit) or secrets.token_urlsafe(32), self._sp.ask(idp)
         kept = Asked(id, _hash_of(browser), visit.asked("next"))
         await self._shelf.put(ASKED, asked.id, msgspec.msgpack.encode(kept), ASKED_SECONDS)
         return Elsewhere(asked.url, remembers=browser)
+
+    def _remembered(self, visit: Visit) -> str | None:
+        """The word of a way that this browser is on already, in another tab: both shall arrive."""
+        word = visit.request.cookies.get(self._cookie, "")
+        return word if WORD.fullmatch(word) else None
 
     async def receive(self, visit: Visit) -> Answer:
         try:

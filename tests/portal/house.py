@@ -18,6 +18,7 @@ from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.ids import Ids
 from llmgateway.domain.limits import Scope, Standing
 from llmgateway.domain.live import OpenCall
+from llmgateway.domain.ports import Shelf
 from llmgateway.domain.refusals import Refusal
 from llmgateway.domain.secret import Secret
 from llmgateway.edge.errors import status_of
@@ -47,7 +48,7 @@ ALL_PATHS: Mapping[str, str] = {place.name: place.path for place in PLACES}
 class Portal:
     """The parts that tests turn."""
 
-    def __init__(self, desk: Desk, public_url: str = HOME) -> None:
+    def __init__(self, desk: Desk, public_url: str = HOME, shelf: Shelf | None = None) -> None:
         self.desk = desk
         self.rules = AccountRules(is_private=True)
         self.limits: list[Standing] | None = []
@@ -58,7 +59,7 @@ class Portal:
         self.on_look: Callable[[int], Awaitable[object]] = _nothing
         self.sign_in_url: str | None = None
         self.origins = Origins(public_url)
-        self.shelf = SqliteShelf(desk.store.file, desk.clock)
+        self.shelf = shelf or SqliteShelf(desk.store.file, desk.clock)
         self.replicas = Replicas(desk.clock.monotonic)
         self.sessions = Sessions(self.shelf, desk.control.people, desk.clock, keys=KEYS, origins=self.origins)
         self.public_url = public_url

@@ -18,6 +18,7 @@ from llmgateway.control.audit import Actor
 from llmgateway.domain.errors import NotAllowed
 from llmgateway.domain.identity import Identity
 from llmgateway.domain.people import User
+from llmgateway.domain.ports import Shelf
 from llmgateway.domain.saml import IdentityProvider, Saml
 from llmgateway.portal.door import way_cookie
 from llmgateway.portal.federation import MOST_NOTED, Means, SamlFederation
@@ -53,9 +54,11 @@ class Organisation:
 class Worker(Portal):
     """A portal with a federation; `saml` is changed before it opens."""
 
-    def __init__(self, desk: Desk, organisation: Organisation, **said: Any) -> None:
+    def __init__(
+        self, desk: Desk, organisation: Organisation, shelf: Shelf | None = None, **said: Any
+    ) -> None:
         self.organisation = organisation
-        super().__init__(desk)
+        super().__init__(desk, shelf=shelf)
         uni = IdentityProvider(id="uni", name="University", metadata="idp.xml", scopes=("example.org",))
         self.saml = Saml(pairs=(OURS,), providers=(uni,), subject=(EPPN, "name-id"), **said)
         self.sp = ServiceProvider(self.saml, HOME)
@@ -195,6 +198,24 @@ async def test_s_saml_14_asked_by_another_browser(browser: Browser, worker: Work
         await leave(victim)
         assert (await victim.get("/saml/arrive?word=guess")).status_code == 403
     assert worker.organisation.welcomed == []
+
+
+async def test_two_tabs_of_one_browser_both_arrive(browser: Browser, worker: Worker) -> None:
+    idp = worker.organisation.idp
+    requests = [await leave(browser), await leave(browser)]
+    for request in requests:
+        answer = await bring(browser, idp.response(worker.sp, request))
+        assert (await browser.get(answer.headers["location"])).headers["location"] == "/portal"
+
+
+async def test_what_a_browser_remembers_is_only_ever_a_word_of_ours(browser: Browser, worker: Worker) -> None:
+    """A short or strange one that somebody put there is not taken for a proof."""
+    cookie = way_cookie(is_secure=False)
+    for planted in ("", "known", "x" * 44, "a b" * 14):
+        browser.client.cookies.clear()
+        answer = await browser.client.get("/saml/login", headers={"cookie": f"{cookie}={planted}"})
+        assert answer.cookies[cookie] != planted
+        assert len(answer.cookies[cookie]) == 43
 
 
 async def test_the_second_step_is_made_once(browser: Browser, worker: Worker) -> None:
