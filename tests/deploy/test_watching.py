@@ -163,15 +163,16 @@ async def test_every_metric_is_told_by_a_loaded_gateway(
             for stream in (False, True):
                 await gateway.ask(post(CHAT, chat(model, stream=stream), key.secret))
 
-        async def untold() -> set[str]:
-            return wanted - {name.partition("{")[0] for name in await gateway.metrics()}
-
         async def is_told() -> bool:
-            return not await untold()
+            """Workers tell each other what they have counted once a second."""
+            told = {name.partition("{")[0] for name in await gateway.metrics()}
+            untold.intersection_update(wanted - told)
+            return not untold
 
+        untold = set(wanted)
         with contextlib.suppress(AssertionError):
             await eventually_answers(is_told, "everything is told", 15)
-        assert await untold() == set()
+        assert untold == set()
         largest = max(resident_mib(pid) for pid in gateway.workers)
     assert largest < REST_MIB, "the sizing of the manifests stands on this"
 
