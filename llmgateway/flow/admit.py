@@ -104,7 +104,8 @@ class Permit:
             weight=self._admit.book.weight_of(principal),
             prompt=self._admit.book.counted(prompt),
         )
-        admit = self._admit
+        admit, vigil = self._admit, self._vigil
+        began = vigil.now()
         admit.waiting[model.id] = admit.waiting.get(model.id, 0) + 1
         try:
             async with asyncio.timeout(model.max_wait):
@@ -118,6 +119,7 @@ class Permit:
             raise Overloaded(message, retry_after=1) from None
         finally:
             admit.waiting[model.id] -= 1
+            vigil.waited = vigil.now() - began
 
     def _leave(self) -> None:
         admit, record = self._admit, self.record

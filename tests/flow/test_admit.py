@@ -208,10 +208,14 @@ async def test_a_full_model_lets_wait_and_a_full_queue_refuses(background: Backg
     assert refused.value.retry_after
     assert len(stage.upstream.requests) == 1
     assert told(stage) == {"max_waiting": 1}
+    stage.clock.pass_seconds(10)
+    await asyncio.sleep(0.05)
     first.cancel()
     await asyncio.wait([first])
     await waiting
     assert second.told == WHOLE
+    record = stage.journal.settled[-1]
+    assert record.overhead_us <= 9_960_000, "what it waited is the model's doing, not the gateway's"
     assert stage.admit.in_flight == stage.admit.waiting["m"] == 0
 
 

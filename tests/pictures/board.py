@@ -52,7 +52,8 @@ def _panel(panel: Any, answers: Answers) -> Iterator[str]:
         (_legend(target["legendFormat"], series["metric"]), _points(series))
         for target in panel["targets"] for series in answers[target["expr"]]
     ]  # fmt: skip
-    curves = sorted((name, points) for name, points in named if points)
+    said = sorted((name, points) for name, points in named if points)
+    curves = sorted(said, key=_is_flat)  # what says something comes first in the legend
     draw = {"stat": _stat, "table": _table}.get(panel["type"], _curves)
     yield from draw(curves, unit, (x + 8, y + 24, width - 16, height - 30))
 
@@ -63,6 +64,10 @@ Curves = Sequence[tuple[str, Sequence[tuple[float, float]]]]
 def _points(series: Series) -> list[tuple[float, float]]:
     found = [(float(at), float(value)) for at, value in series["values"]]
     return [(at, value) for at, value in found if math.isfinite(value)]
+
+
+def _is_flat(curve: tuple[str, Sequence[tuple[float, float]]]) -> bool:
+    return not any(value for _, value in curve[1])
 
 
 def _stat(curves: Curves, unit: str, box: Box) -> Iterator[str]:
