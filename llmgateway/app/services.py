@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from llmgateway import __version__
 from llmgateway.app.admission import open_admission
+from llmgateway.app.certificates import ends
 from llmgateway.app.in_force import InForce, book_of
 from llmgateway.app.memory import Memory, alone, open_memory
 from llmgateway.app.periodic import OLD_SECONDS, Parts, Periodic, failing, periodic_work, values_of
@@ -272,7 +273,6 @@ def samples_of(services: Services) -> Sequence[Sample]:
     values: list[tuple[str, tuple[str, ...], float]] = [
         ("journal_failures", (), journal.failures),
         ("recovered_records", (), services.recovery.recovered),
-        ("inflight_requests", (), gateway.admit.in_flight),
         ("usage_spool_records", (), journal.unshipped),
         ("usage_spool_bytes", (), journal.bytes_held),
         ("usage_spool_oldest_seconds", (), oldest_seconds(services)),
@@ -284,6 +284,11 @@ def samples_of(services: Services) -> Sequence[Sample]:
         ("key_propagation_seconds", (), services.propagation.seconds or 0.0),
         ("build_info", (__version__,), 1),
     ]
+    values += _of_admission(gateway.admit)
+    values += [
+        ("certificate_expiry_timestamp_seconds", (name,), end)
+        for name, end in ends(services.in_force.settings.file.saml)
+    ]
     values += [
         ("upstream_up", (model.id, target.replica), replicas[target.url].is_up)
         for model in gateway.route.catalog
@@ -291,6 +296,12 @@ def samples_of(services: Services) -> Sequence[Sample]:
         if target.url in replicas
     ]
     return [*services.metrics.samples(), *(Sample(name, labels, [float(n)]) for name, labels, n in values)]
+
+
+def _of_admission(admit: Admit) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    yield "inflight_requests", (), admit.in_flight
+    yield from (("ratelimit_refusals", (limit,), count) for limit, count in admit.refusals.items())
+    yield from (("waiting_requests", (model,), count) for model, count in admit.waiting.items())
 
 
 def troubles(services: Services) -> list[str]:

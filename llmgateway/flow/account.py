@@ -144,9 +144,8 @@ class Line:
         record.duration_ms = int((now - arrived) * 1000)
         if record.stream and self.answered_at:
             record.ttft_ms = int((self.answered_at - arrived) * 1000)
-        record.overhead_us = int(
-            ((self._sent_at or now) - arrived + now - (self.ended_at or now)) * 1_000_000
-        )
+        spent = (self._sent_at or now) - arrived + now - (self.ended_at or now)
+        record.overhead_us = max(0, int((spent - self._vigil.waited) * 1_000_000))  # a queue is the model's
         self._account.journal.settle(record)
         for sink in self._account.sinks:
             sink(record)

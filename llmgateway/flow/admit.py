@@ -9,15 +9,18 @@ from llmgateway.domain.book import LimitBook
 from llmgateway.domain.call import NO_TOKENS, Ask, Record, Tokens
 from llmgateway.domain.catalog import Model
 from llmgateway.domain.endpoints import ENDPOINTS
-from llmgateway.domain.errors import InvalidRequest, Overloaded, ShuttingDown
+from llmgateway.domain.errors import InvalidRequest, OverLimit, Overloaded, ShuttingDown
 from llmgateway.domain.keys import Principal
-from llmgateway.domain.limits import Claim, Scope
+from llmgateway.domain.limits import Claim, Limits, Scope
 from llmgateway.domain.periods import Calendar
 from llmgateway.domain.ports import Caller
 from llmgateway.domain.pricing import FREE, cost_of
 from llmgateway.flow.prompts import Prompts
 from llmgateway.flow.vigil import Vigil
 
+CAPACITY, MEMORY = "capacity", "memory"  # of this process
+MAX_WAITING, MAX_WAIT = "max_waiting", "max_wait"  # of a model
+REFUSING = (*Limits.__struct_fields__, CAPACITY, MEMORY, MAX_WAITING, MAX_WAIT)
 UNSAID_OUTPUT = 4096  # tokens of an answer for which neither the request nor the model names a maximum
 
 
@@ -69,7 +72,11 @@ class Permit:
             cost = 0 if self._model.price is FREE else cost_of(most, self._model.price)
             period = admit.calendar.period_of(caller.at)
             claim = Claim(caller.id, self._scopes, most.prompt + most.completion, cost, period)
-            caller.standings = await admit.limiter.reserve(claim)
+            try:
+                caller.standings = await admit.limiter.reserve(claim)
+            except OverLimit as refusal:
+                admit.count_refusal(*(standing.name for standing in refusal.standings[:1]))
+                raise
             self._is_limited = True
         if self._model.max_in_flight is not None:
             await self._wait_for_place(self._model.max_in_flight, prompt)
@@ -97,12 +104,22 @@ class Permit:
             weight=self._admit.book.weight_of(principal),
             prompt=self._admit.book.counted(prompt),
         )
+        admit, vigil = self._admit, self._vigil
+        began = vigil.now()
+        admit.waiting[model.id] = admit.waiting.get(model.id, 0) + 1
         try:
             async with asyncio.timeout(model.max_wait):
-                await self._admit.places.take(turn)
+                await admit.places.take(turn)
+        except Overloaded:
+            admit.count_refusal(MAX_WAITING)
+            raise
         except TimeoutError:
+            admit.count_refusal(MAX_WAIT)
             message = f"The model '{model.id}' stayed busy for {model.max_wait:g} s; please try again soon."
             raise Overloaded(message, retry_after=1) from None
+        finally:
+            admit.waiting[model.id] -= 1
+            vigil.waited = vigil.now() - began
 
     def _leave(self) -> None:
         admit, record = self._admit, self.record
@@ -117,7 +134,9 @@ class Permit:
 
 class Admit:
     """Counts the calls in flight in this process. `is_open` turns false when the gateway is draining,
-    `is_short` true while memory is. `book` and `calendar` are replaced whole when limits change."""
+    `is_short` true while memory is. `book` and `calendar` are replaced whole when limits change.
+    `waiting` says how many of its calls wait for a place, by model, `refusals` how many were turned away, by
+    limit."""
 
     def __init__(
         self, most: int, limiter: Limiter, places: Places, prompts: Prompts, *, book: LimitBook,
@@ -132,6 +151,8 @@ class Admit:
         self.in_flight = 0
         self.is_open = True
         self.is_short = False
+        self.waiting: dict[str, int] = {}
+        self.refusals = dict.fromkeys(REFUSING, 0)
 
     def __call__(self, caller: Caller, ask: Ask, principal: Principal, model: Model, vigil: Vigil) -> Permit:
         if ask.choices > model.max_choices:
@@ -149,8 +170,13 @@ class Admit:
         if not self.is_open:
             raise ShuttingDown("The gateway is shutting down; please try again.", retry_after=1)
         if self.in_flight >= self._most or self.is_short:
+            self.count_refusal(MEMORY if self.is_short else CAPACITY)
             raise Overloaded("The gateway is busy; please try again soon.", retry_after=1)
         self.in_flight += 1
+
+    def count_refusal(self, *limits: str) -> None:
+        for limit in limits:
+            self.refusals[limit] += 1
 
 
 def _counts_tokens(scope: Scope) -> bool:

@@ -42,11 +42,12 @@ class Tasks(Protocol):
 
 class Vigil:
     """One call's watch. `interruption` is why the call was ended from outside, None while it was not;
-    `record` is its line of the ledger, None while it waits to be let in."""
+    `record` is its line of the ledger, None while it waits to be let in. `waited` is in seconds: how long it
+    stood in its model's queue."""
 
     __slots__ = (
         "_caller", "_drains", "_silent_since", "_streams", "_task", "_watch", "_watchers", "_writes",
-        "caller_left", "due", "followers", "interruption", "model", "record",
+        "caller_left", "due", "followers", "interruption", "model", "record", "waited",
     )  # fmt: skip
 
     def __init__(self, watch: "Watch", caller: Caller, model: Model, *, streams: bool) -> None:
@@ -64,6 +65,7 @@ class Vigil:
         self.followers: list[Advancing] = []
         self.model = model.id
         self.record: Record | None = None
+        self.waited = 0.0
 
     def __enter__(self) -> Self:
         self._task = asyncio.current_task(self._watch.loop)
@@ -92,6 +94,9 @@ class Vigil:
             user=record.user, key=record.key_id, project=record.project, endpoint=record.endpoint,
             replica=record.target.replica if record.target else None, tokens=record.tokens.completion,
         )  # fmt: skip
+
+    def now(self) -> float:
+        return self._watch.loop.time()
 
     def interrupt(self, reason: GatewayError) -> None:
         """Ends the call where it waits; its blocks are left, and the caller of the gateway gets `reason`."""

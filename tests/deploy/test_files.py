@@ -1,5 +1,6 @@
 """Everything else one may run the gateway with: Compose, Fly, systemd, Argo CD, Terraform."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -163,13 +164,12 @@ TERRAFORM = DEPLOY / "terraform"
 
 def blocks() -> Iterator[tuple[str, Any]]:
     """All blocks of the configuration, as checkov's reader of HCL has them."""
-    read = "import hcl2, json, sys; print(json.dumps(hcl2.loads(sys.stdin.read())))"
-    for path in sorted(TERRAFORM.glob("*.tf")):
-        done = subprocess.run(
-            [tool("python"), "-c", read], input=path.read_text(), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{path.name}: {done.stderr}"
-        for kind, found in yaml.safe_load(done.stdout).items():
+    read = "import hcl2, json, sys; print(json.dumps([hcl2.load(open(path)) for path in sys.argv[1:]]))"
+    argv = [str(tool("python")), "-c", read, *map(str, sorted(TERRAFORM.glob("*.tf")))]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for file in json.loads(done.stdout):
+        for kind, found in file.items():
             yield from ((kind, one) for one in found) if isinstance(found, list) else ()
 
 

@@ -1,35 +1,45 @@
 """Rules and dashboards: sound by promtool, and on metrics that a gateway under load really tells."""
 
+import asyncio
 import contextlib
-import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
+from tests.deploy.boards import DASHBOARDS, filled, is_of_prometheus, load, of_panel, queries
 from tests.deploy.manifests import DEPLOY
 from tests.deploy.policy import REST_MIB
 from tests.e2e.deployment import CHAT
 from tests.lab.client import chat, post
-from tests.lab.gateway import Gateway, serving
+from tests.lab.gateway import Gateway
 from tests.lab.processes import ROOT, absent
+from tests.lab.prometheus import INSTALL, Prometheus
+from tests.lab.servers import Mongod, Valkey
 from tests.lab.upstream import ScriptedUpstream
 from tests.lab.waiting import eventually_answers
 
 PROMETHEUS = DEPLOY / "prometheus"
-DASHBOARDS = sorted((DEPLOY / "grafana/dashboards").glob("*.json"))
 RUNBOOKS = ROOT / "docs/operations/runbooks"
 FOREIGN = {"certmanager_certificate_expiration_timestamp_seconds"}
 # Told only when what they count has happened; their names are those of the table of metrics.
-SELDOM = {
-    "llmgateway_upstream_retries_total", "llmgateway_ledger_faults", "llmgateway_job_failures_total",
-    "llmgateway_upstream_up",
-}  # fmt: skip
+SELDOM = {"llmgateway_ledger_faults", "llmgateway_certificate_expiry_timestamp_seconds"}
+RATE = "5s"  # what a dashboard's curves are averaged over here
+MODELS = ("ok-5", "narrow", "falls-back", "status-500")
+WATCHED = """
+drain_pause: 0
+models:
+  - {id: ok-5, targets: [{url: "${LLM_DEFAULT_URL}/ok-5/v1"}]}
+  - {id: status-500, targets: [{url: "${LLM_DEFAULT_URL}/status-500/v1"}]}
+  - {id: narrow, max_in_flight: 1, targets: [{url: "${LLM_DEFAULT_URL}/ok-3/v1"}]}
+  - id: falls-back
+    targets: [{url: "${LLM_DEFAULT_URL}/status-503/v1"}, {url: "${LLM_DEFAULT_URL}/ok-3~second/v1"}]
+"""
 PERSONAL = re.compile(r"\b(user|key_id|project|email|session)\b")
 
 dashboards = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
@@ -44,16 +54,6 @@ def alerts() -> list[dict[str, Any]]:
     return [rule for rule in rules() if "alert" in rule]
 
 
-def queries(dashboard: dict[str, Any]) -> Iterator[str]:
-    for panel in dashboard["panels"]:
-        yield from (target["expr"] for target in panel["targets"])
-    for note in dashboard["annotations"]["list"]:
-        yield note["expr"]
-    for variable in dashboard["templating"]["list"]:
-        if variable["type"] == "query":
-            yield variable["query"]["query"]
-
-
 def named(query: str) -> set[str]:
     """The metrics of a query; what rules record has colons."""
     without_values = re.sub(r'"[^"]*"', '""', query)
@@ -65,7 +65,7 @@ def named(query: str) -> set[str]:
 
 def promtool(*words: str) -> None:
     if shutil.which("promtool") is None:
-        absent("promtool", "apt-get install -y --no-install-recommends prometheus")
+        absent("promtool", INSTALL)
     done = subprocess.run(
         ["promtool", *words], cwd=PROMETHEUS, capture_output=True, text=True, timeout=60, check=False
     )
@@ -111,7 +111,7 @@ def test_no_page_is_without_its_alert() -> None:
 
 @dashboards
 def test_a_dashboard_is_well_formed(path: Path) -> None:
-    dashboard = json.loads(path.read_text())
+    dashboard = load(path)
     assert dashboard["uid"] == f"llmgateway-{path.stem}"
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(ids) == len(set(ids))
@@ -127,53 +127,95 @@ def test_a_dashboard_is_well_formed(path: Path) -> None:
 
 @dashboards
 def test_a_dashboard_knows_nobody(path: Path) -> None:
-    for query in queries(json.loads(path.read_text())):
+    for query in queries(load(path)):
         assert not PERSONAL.search(query), query
 
 
 @dashboards
 def test_promtool_takes_its_queries(path: Path, tmp_path: Path) -> None:
     """As rules that record them, with Grafana's words put in."""
-    words = {"$__rate_interval": "5m", "$__range": "6h", "$model": ".*"}
-    recorded = []
-    for number, query in enumerate(queries(json.loads(path.read_text()))):
-        text = query
-        for word, value in words.items():
-            text = text.replace(word, value)
-        if not text.startswith("label_values("):
-            recorded.append({"record": f"query:{number}", "expr": text})
+    asked = [filled(query) for query in queries(load(path)) if is_of_prometheus(query)]
+    recorded = [{"record": f"query:{number}", "expr": text} for number, text in enumerate(asked)]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": recorded}]}))
     promtool("check", "rules", "--lint=none", str(tmp_path / "rules.yaml"))
 
 
-async def test_every_metric_is_told_by_a_loaded_gateway(
-    upstream: ScriptedUpstream, redis_url: str, mongo_url: str
-) -> None:
-    models = ("ok-5", "ok-3", "status-500")
-    wanted = {name for rule in rules() for name in named(rule["expr"])}
-    for path in DASHBOARDS:
-        for query in queries(json.loads(path.read_text())):
-            wanted |= named(query)
-    wanted -= FOREIGN | SELDOM
-    async with Gateway.fleet(
-        serving(upstream.url, *models), redis_url=redis_url, mongo_url=mongo_url
-    ) as gateway:
-        key = await gateway.create_key("watched")
-        for model in models:
-            for stream in (False, True):
-                await gateway.ask(post(CHAT, chat(model, stream=stream), key.secret))
+class Watched(NamedTuple):
+    """A fleet under load, and who scrapes it."""
 
-        async def untold() -> set[str]:
-            return wanted - {name.partition("{")[0] for name in await gateway.metrics()}
+    gateway: Gateway
+    prometheus: Prometheus
 
-        async def is_told() -> bool:
-            return not await untold()
+    async def unanswered(self, asked: set[str]) -> set[str]:
+        """Queries that give nothing within some scrapes."""
+        left = set(asked)
+
+        async def answered() -> bool:
+            for query in list(left):
+                if await self.prometheus.ask(filled(query, rate_interval=RATE)):
+                    left.discard(query)
+            return not left
 
         with contextlib.suppress(AssertionError):
-            await eventually_answers(is_told, "everything is told", 15)
-        assert await untold() == set()
-        largest = max(resident_mib(pid) for pid in gateway.workers)
+            await eventually_answers(answered, "everything is told", 15)
+        return left
+
+
+@pytest.fixture(scope="module")
+async def watched(anyio_backend: str, valkey: Valkey, mongod: Mongod) -> AsyncIterator[Watched]:
+    redis_url, mongo_url = valkey.url(9_000), mongod.url("watched")
+    async with (
+        ScriptedUpstream() as upstream,
+        Gateway.fleet(
+            {"LLM_DEFAULT_URL": upstream.url}, redis_url=redis_url, mongo_url=mongo_url, config=WATCHED
+        ) as gateway,
+    ):
+        with Prometheus(f"127.0.0.1:{gateway.port}") as prometheus:
+            key = (await gateway.create_key("watched")).secret
+
+            async def load_it() -> None:
+                while True:
+                    for model in MODELS:
+                        for stream in (False, True):
+                            await gateway.ask(post(CHAT, chat(model, stream=stream), key))
+
+            loading = asyncio.ensure_future(load_it())
+            yield Watched(gateway, prometheus)
+            loading.cancel()
+            await asyncio.wait([loading])
+
+
+async def test_every_metric_is_told_by_a_loaded_gateway(watched: Watched) -> None:
+    wanted = {name for rule in rules() for name in named(rule["expr"])}
+    for path in DASHBOARDS:
+        for query in queries(load(path)):
+            wanted |= named(query)
+    assert await watched.unanswered(wanted - FOREIGN - SELDOM) == set()
+    largest = max(resident_mib(pid) for pid in watched.gateway.workers)
     assert largest < REST_MIB, "the sizing of the manifests stands on this"
+
+
+@dashboards
+async def test_a_dashboard_shows_what_a_loaded_gateway_does(watched: Watched, path: Path) -> None:
+    """By a real Prometheus, query by query."""
+    asked = {query for panel in load(path)["panels"] for query in of_panel(panel)}
+    quiet = {query for query in asked if named(query) & SELDOM}
+    assert await watched.unanswered(asked - quiet) == set()
+
+
+async def test_rules_are_computed_and_tell_of_what_is_wrong_and_of_nothing_else(watched: Watched) -> None:
+    """Two servers fail here, on purpose: all that one model has, and one of the two of another."""
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    assert await watched.unanswered(recorded) == set()
+    told: set[str] = set()
+
+    async def all_told() -> bool:
+        told.update(await watched.prometheus.alerts())
+        return told >= {"LlmgatewayModelGone", "LlmgatewayReplicaEjected"}
+
+    await eventually_answers(all_told, "both are told", 15)
+    burns = {"LlmgatewayBudgetBurnsFast", "LlmgatewayBudgetBurnsSlowly"}
+    assert told <= {"LlmgatewayModelGone", "LlmgatewayReplicaEjected", *burns}
 
 
 def resident_mib(pid: int) -> float:

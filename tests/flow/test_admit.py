@@ -57,6 +57,11 @@ async def used(stage: Stage) -> dict[str, int]:
     return {one.name: one.used for one in await stage.limiter.standings(scopes, period)}
 
 
+def told(stage: Stage) -> dict[str, int]:
+    """Who was turned away, by what."""
+    return {limit: count for limit, count in stage.admit.refusals.items() if count}
+
+
 @pytest.mark.parametrize(("more", "param"), [({"choices": 3}, "n"), ({"max_output": 11}, "max_tokens")])
 async def test_asking_for_too_much(background: Background, more: dict[str, Any], param: str) -> None:
     stage = Stage(background, GOOD, served=BOUNDED)
@@ -89,6 +94,7 @@ async def test_r_load_05_06_a_full_gateway_a_draining_one_and_one_without_memory
         await stage.gateway.exchange(stage.caller())
     assert stage.admit.in_flight == 0
     assert not stage.journal.settled
+    assert told(stage) == {"capacity": 1, "memory": 1}
 
 
 # --- limits ---
@@ -103,6 +109,7 @@ async def test_a_limit_refuses_what_is_beyond_it_and_leaves_no_record(background
         await stage.gateway.exchange(stage.caller())
     assert refused.value.standings[0].name == "requests_per_minute"
     assert (len(stage.journal.settled), stage.admit.in_flight) == (1, 0)
+    assert told(stage) == {"requests_per_minute": 1}
 
 
 async def test_what_is_reserved_is_put_right_with_the_truth(background: Background) -> None:
@@ -193,18 +200,23 @@ async def test_a_full_model_lets_wait_and_a_full_queue_refuses(background: Backg
     second.id = "01a1fb00-0000-7000-8000-000000000001"
     waiting = asyncio.ensure_future(stage.gateway.exchange(second))
     await turns()
-    assert stage.places.queue("m").waiting == 1
+    assert stage.places.queue("m").waiting == stage.admit.waiting["m"] == 1
     third = stage.caller()
     third.id = "01a1fb00-0000-7000-8000-000000000002"
     with pytest.raises(Overloaded) as refused:
         await stage.gateway.exchange(third)
     assert refused.value.retry_after
     assert len(stage.upstream.requests) == 1
+    assert told(stage) == {"max_waiting": 1}
+    stage.clock.pass_seconds(10)
+    await asyncio.sleep(0.05)
     first.cancel()
     await asyncio.wait([first])
     await waiting
     assert second.told == WHOLE
-    assert stage.admit.in_flight == 0
+    record = stage.journal.settled[-1]
+    assert record.overhead_us <= 9_960_000, "what it waited is the model's doing, not the gateway's"
+    assert stage.admit.in_flight == stage.admit.waiting["m"] == 0
 
 
 async def test_waiting_has_an_end(background: Background) -> None:
@@ -218,6 +230,7 @@ async def test_waiting_has_an_end(background: Background) -> None:
         await stage.gateway.exchange(late)
     assert await used(stage) == before, "what it had reserved is given back"
     assert (stage.places.queue("m").waiting, stage.admit.in_flight) == (0, 1)
+    assert (told(stage), stage.admit.waiting["m"]) == ({"max_wait": 1}, 0)
     first.cancel()
     await asyncio.wait([first])
 
