@@ -1,1 +1,1 @@
-"""What a month's ledger needs, measured on a real MongoDB and Redis: `python -m tests.capacity`."""
+"""The plan of docs/operations/capacity.md, computed from what was measured."""
