@@ -146,6 +146,7 @@ OWNERS = {
     "lxml": {"portal/saml.py", "portal/saml_guard.py"},
     "xmlsec": {"portal/saml.py"},
     "sse_starlette": {"portal/events.py"},
+    "opentelemetry": {"observability/traces.py"},
 }
 
 

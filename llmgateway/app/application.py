@@ -139,8 +139,9 @@ class Llmgateway(Starlette):
         assert settings.admin_key is not None, "an embedded gateway makes one, in production it is required"
         self._services = services
         self._programs = Programs(
-            gateway, self._clock, max_body=settings.max_body, refused=services.refusals.note
-        )
+            gateway, self._clock, max_body=settings.max_body, refused=services.refusals.note,
+            tracing=services.tracing,
+        )  # fmt: skip
         machines = Machines(
             condition=lambda: self._condition(services),
             metrics=lambda accept: exposition_of(services, accept),

@@ -16,6 +16,7 @@ from llmgateway.app.certificates import ends
 from llmgateway.app.in_force import InForce, book_of
 from llmgateway.app.memory import Memory, alone, open_memory
 from llmgateway.app.periodic import OLD_SECONDS, Parts, Periodic, failing, periodic_work, values_of
+from llmgateway.app.tracing import Tracing, tracing_to
 from llmgateway.control.limits import load_book
 from llmgateway.control.models import load_catalog
 from llmgateway.control.services import Control
@@ -82,6 +83,7 @@ class Services(Struct, frozen=True, kw_only=True):
     count: Count
     control: Control
     metrics: CallMetrics
+    tracing: Tracing | None
     board: Board | None
     background: Background
     periodic: Periodic
@@ -119,7 +121,8 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         count = Count(everywhere := with_echo(upstream, clock), clock.monotonic)
         route = Route(Catalog(in_force.configuration().base_models), upstream.order)
         metrics = CallMetrics(lambda name: _id_of(route.catalog, name))
-        sinks: tuple[Sink, ...] = (metrics, *call_logs(settings, stack, background))
+        tracing = open_tracing(settings, stack)
+        sinks = tuple(filter(None, (metrics, tracing, *call_logs(settings, stack, background))))
         footing = Footing(in_force, clock, memory, worker, route, count)
         gateway = Gateway(
             Authenticate(store, state, pepper=pepper_of(settings), clock=clock),
@@ -140,6 +143,7 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
             propagation=Propagation(state, clock, name=worker),
             catalogue=catalogue_of(in_force, store, gateway, capabilities), capabilities=capabilities,
             gateway=gateway, upstream=upstream, count=count, control=control, metrics=metrics,
+            tracing=tracing,
             board=Board(settings.data_dir / METRICS) if settings.is_production else None,
             background=background, periodic=periodic_work(parts, lambda: in_force.settings, name=worker),
             live=live_calls(gateway, memory, worker), refusals=Refusals(memory.shelf, name=worker),
@@ -191,6 +195,14 @@ def live_calls(gateway: Gateway, memory: Memory, worker: str) -> LiveCalls:
 def with_echo(upstream: UpstreamClient, clock: Clock) -> WithLocal:
     echo = Echo(clock.now)
     return WithLocal(upstream, {"echo": lambda request: LocalReply(*echo.answer(request))})
+
+
+def open_tracing(settings: Settings, stack: AsyncExitStack) -> Tracing | None:
+    """Closing sends what is left, in a thread: a collector that is away stops nobody."""
+    tracing = tracing_to(settings.otel_endpoint)
+    if tracing is not None:
+        stack.push_async_callback(asyncio.to_thread, tracing.close)
+    return tracing
 
 
 def call_logs(settings: Settings, stack: AsyncExitStack, background: Background) -> Iterator[Sink]:

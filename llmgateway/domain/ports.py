@@ -258,13 +258,14 @@ class Reply(Protocol):
 
 class UpstreamRequest(Struct, frozen=True):
     """What goes to a target: the path is joined to the target's base URL. Without a `request_id` none is
-    sent: some servers take UUIDs only."""
+    sent: some servers take UUIDs only. `trace` holds the header lines of a trace that goes on there."""
 
     method: str
     path: str
     content_type: bytes
     body: bytes
     request_id: str
+    trace: bytes = b""
 
 
 class Upstream(Protocol):
@@ -341,7 +342,8 @@ class Dialect(Protocol):
 class Caller(Protocol):
     """The program at the other end of an HTTP request. `id` is ours, `request_id` the caller's if it brought
     a valid one, else ours. `arrived` is a time of the monotonic clock. `started`: an answer has begun, its
-    status is spent. `standings` are the call's limits, for the answer to tell."""
+    status is spent. `standings` are the call's limits, for the answer to tell; `trace` is what the model
+    server is told of the trace that the call belongs to."""
 
     id: str
     request_id: str
@@ -351,6 +353,7 @@ class Caller(Protocol):
     arrived: float
     started: bool
     standings: Sequence[Standing]
+    trace: bytes
     writes: int
 
     async def ask(self) -> Ask:

@@ -22,6 +22,7 @@ from llmgateway.edge.forms import read_form
 from llmgateway.edge.ratelimits import ratelimit_headers
 from llmgateway.wire.jsonhead import read_head
 from llmgateway.wire.sse import event_of
+from llmgateway.wire.trace_context import context_in
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 _WORD = re.compile(rb"[\x21-\x7e]{1,64}").fullmatch
@@ -41,7 +42,7 @@ class HttpCaller:
 
     __slots__ = (
         "_endpoint", "_head", "_headers", "_max_body", "_receive", "_send", "_streams", "arrived", "at", "id",
-        "info", "request_id", "standings", "started", "token", "writes",
+        "info", "request_id", "standings", "started", "token", "trace", "writes",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +67,7 @@ class HttpCaller:
         self.info = _info_of(headers) if b"x-stainless-lang" in headers else _NO_INFO
         self.started = self._streams = False
         self.standings: Sequence[Standing] = ()
+        self.trace = context_in(headers) if b"traceparent" in headers else b""
         self.writes = 0
 
     # --- what it asks ---

@@ -4,6 +4,8 @@ middleware."""
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
+from typing import Protocol
 
 from llmgateway.domain.endpoints import ENDPOINTS, Endpoint
 from llmgateway.domain.errors import (
@@ -26,6 +28,17 @@ log = logging.getLogger(__name__)
 
 REFUSALS = (InvalidRequest, NotAllowed, NotFound, OverLimit, Overloaded)  # what leaves no record
 LONGEST = 300  # characters of a message that are kept
+
+
+class Tracing(Protocol):
+    """Told of each call's begin, and of its end with the code of what went wrong. `begin` takes the lines of
+    the caller's trace and gives those for the model server."""
+
+    def begin(self, id: str, at: datetime, route: str, caller: bytes) -> bytes: ...
+
+    def left(self, id: str, error: str | None) -> None: ...
+
+
 Refused = Callable[[str, Refusal], None]
 """Told of whose call was refused, and why; must not wait."""
 
@@ -33,30 +46,48 @@ Refused = Callable[[str, Refusal], None]
 class Programs:
     """An ASGI application for one endpoint's calls."""
 
-    def __init__(self, gateway: Gateway, clock: Clock, *, max_body: int, refused: Refused) -> None:
+    def __init__(
+        self, gateway: Gateway, clock: Clock, *, max_body: int, refused: Refused,
+        tracing: Tracing | None = None,
+    ) -> None:  # fmt: skip
         self._gateway = gateway
         self._clock = clock
         self._ids = Ids()
         self._max_body = max_body
         self._refused = refused
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, endpoint: Endpoint) -> None:
         at = self._clock.now()
         arrival = Arrival(self._ids(at), at, self._clock.monotonic())
         caller = HttpCaller(scope, receive, send, endpoint, arrival, max_body=self._max_body)
+        if self._tracing is None:
+            await self._answer(caller)
+            return
+        caller.trace = self._tracing.begin(caller.id, at, endpoint.path, caller.trace)
+        error = None
+        try:
+            error = await self._answer(caller)
+        finally:
+            self._tracing.left(caller.id, error)
+
+    async def _answer(self, caller: HttpCaller) -> str | None:
+        """The code of what went wrong, after the caller was told."""
         try:
             await self._gateway.exchange(caller)
         except GatewayError as error:
             await caller.tell(error)
             if isinstance(error, REFUSALS):
                 await self._note(caller, error)
+            return error.code
         except Exception:
             log.exception(
                 "a call failed inside the gateway", extra={"fields": {"request_id": caller.request_id}}
             )
-            await caller.tell(
-                GatewayError("The gateway failed; the operators can find this call by its request id.")
-            )
+            failure = GatewayError("The gateway failed; the operators can find this call by its request id.")
+            await caller.tell(failure)
+            return failure.code
+        return None
 
     async def _note(self, caller: HttpCaller, error: GatewayError) -> None:
         """For the people whose key it was, which memory still knows."""

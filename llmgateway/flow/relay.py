@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol, Self
 
+from msgspec.structs import replace
+
 from llmgateway.domain.call import Ask
 from llmgateway.domain.catalog import Model, Target
 from llmgateway.domain.endpoints import ENDPOINTS, SSE
@@ -141,6 +143,8 @@ class Passage:
 
     async def _send_up(self, dialect: Dialect, target: Target, *, asks_usage: bool) -> Reply:
         request = dialect.request(self._ask, target, self._caller.request_id, asks_usage=asks_usage)
+        if self._caller.trace:
+            request = replace(request, trace=self._caller.trace)
         self._reply = await self._relay.upstream.send(target, request, self._model.deadlines)
         return self._reply
 

@@ -113,6 +113,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(name="LLMGATEWAY_METRICS", field="metrics", read=one_of(("open", "admin", "off")),
             otherwise="`open` when embedded on loopback, else `admin`",
             meaning="who may read `/metrics`: `open`, `admin` (needs `ADMIN_KEY`) or `off`"),
+    Setting(name="OTEL_EXPORTER_OTLP_ENDPOINT", field="otel_endpoint", read=http_url,
+            meaning="OpenTelemetry collector (OTLP over HTTP) for traces and GenAI metrics; needs "
+                    "`llmgateway[otel]`"),
     Setting(name="OPENAI_API_KEY", field="openai_api_key", read=hidden(credential), is_secret=True,
             meaning="vendor credential, used where a YAML entry names it"),
     Setting(name="ANTHROPIC_API_KEY", field="anthropic_api_key", read=hidden(credential), is_secret=True,

@@ -49,6 +49,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     aws_session_token: Secret | None
     aws_region: str | None
     ollama_url: str | None
+    otel_endpoint: str | None
     file: GatewayFile = GatewayFile()
     models: tuple[Model, ...] = ()
     limits: ScopedLimits = ScopedLimits()

@@ -43,10 +43,11 @@ class UpstreamClient:
     async def send(self, target: Target, request: UpstreamRequest, deadlines: Deadlines) -> Connection:
         pool, replica, head = self._prepared(target, request)
         named = b"x-request-id: %b\r\n" % request.request_id.encode("ascii") if request.request_id else b""
-        written = b"%scontent-type: %s\r\n%scontent-length: %d\r\n\r\n%s" % (
+        written = b"%scontent-type: %s\r\n%s%scontent-length: %d\r\n\r\n%s" % (
             head,
             request.content_type,
             named,
+            request.trace,
             len(request.body),
             request.body,
         )

@@ -185,6 +185,7 @@ class ScriptedCaller:
         self.arrived = clock.monotonic()
         self.started = False
         self.standings: Sequence[Standing] = ()
+        self.trace = b""
         self.writes = 0
         self.status = 0
         self.told = b""

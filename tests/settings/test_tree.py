@@ -66,6 +66,7 @@ def test_nothing_given_is_a_laptop(tmp_path: Path) -> None:
         aws_session_token=None,
         aws_region=None,
         ollama_url=None,
+        otel_endpoint=None,
         file=GatewayFile(),
     )
     assert not settings.is_production
