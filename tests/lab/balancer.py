@@ -38,10 +38,12 @@ backend gateways
 class Haproxy(Server):
     """It sends calls to those that say they are ready; what is under way it leaves alone."""
 
-    def __init__(self, *ports: int) -> None:
+    def __init__(self, *gateways: int | str) -> None:
+        """Ports of this machine, or addresses with ports."""
         super().__init__()
         self._told = free_port()
-        lines = [f"    server gateway-{number} 127.0.0.1:{port}" for number, port in enumerate(ports)]
+        places = [f"127.0.0.1:{one}" if isinstance(one, int) else one for one in gateways]
+        lines = [f"    server gateway-{number} {place}" for number, place in enumerate(places)]
         text = SETTINGS.format(port=self.port, told=self._told, often=OFTEN) + "\n".join([*lines, ""])
         (self.directory / "haproxy.cfg").write_text(text)
 

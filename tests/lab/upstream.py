@@ -50,7 +50,8 @@ class ScriptedUpstream:
     """`calls` are the requests to models, `counts` those to tokenisers, `probes` those that only look what is
     there, each in the order of arrival."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.calls: list[Call] = []
         self.counts: list[Call] = []
         self.probes: list[Call] = []
@@ -64,7 +65,7 @@ class ScriptedUpstream:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._server = await self._loop.create_server(self._connection, "127.0.0.1", self.port, backlog=4096)
+        self._server = await self._loop.create_server(self._connection, self.host, self.port, backlog=4096)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -84,7 +85,7 @@ class ScriptedUpstream:
     @property
     def url(self) -> str:
         """What `LLM_DEFAULT_URL` is set to."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def base_url(self, model: str) -> str:
         return f"{self.url}/{model}/v1"

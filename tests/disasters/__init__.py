@@ -1,0 +1,1 @@
+"""Two nodes with a network each, their stores and a balancer: each process is killed while people work."""
