@@ -1,4 +1,4 @@
-"""`unshare --map-root-user --net python -m tests.disasters OUT [WORD]`: plays the scenes whose name holds WORD,
+"""`unshare --map-root-user --net python -m tests.disasters OUT [WORD]`: plays the scenes that WORD is in,
 one after the other, and writes what was seen as JSON."""
 
 import asyncio

@@ -6,7 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.disasters.network import HubValkey, Node, Placed
@@ -39,7 +39,7 @@ class Seen:
     records: int = 0
 
     def told(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**vars(self), "failed": dict(self.failed)}
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,12 @@ def redis(stage: Stage) -> Callable[[], None]:
     return stage.valkey.start
 
 
+def stopped_redis(stage: Stage) -> Callable[[], None]:
+    """It comes back with all that it knew."""
+    stage.valkey.freeze()
+    return stage.valkey.thaw
+
+
 def primary(stage: Stage) -> Callable[[], None]:
     member = stage.mongo.primary()
     member.kill()
@@ -225,6 +231,6 @@ def majority(stage: Stage) -> Callable[[], None]:
 
 SCENES = (
     Scene("a worker", worker), Scene("gunicorn's master", master), Scene("a whole gateway", whole_node),
-    Scene("the cable of a node", cable), Scene("Redis", redis), Scene("MongoDB's primary", primary),
+    Scene("the cable of a node", cable), Scene("Redis, and what it knew", redis), Scene("Redis, for a while", stopped_redis), Scene("MongoDB's primary", primary),
     Scene("MongoDB's secondary", secondary), Scene("two of three of MongoDB", majority),
 )  # fmt: skip
