@@ -130,7 +130,7 @@ def test_money_is_integers() -> None:
 
 OWNERS = {
     "bson": {"stores/mongo.py"},
-    "pymongo": {"stores/mongo.py", "stores/mongo_sums.py"},
+    "pymongo": {"stores/mongo.py", "stores/mongo_owners.py", "stores/mongo_sums.py"},
     "redis": {"stores/redis.py"},
     "schedule": {"jobs/timetable.py"},
     "sqlite3": {"stores/sqlite_file.py", "stores/sqlite_ledger.py", "stores/sqlite_sums.py"},

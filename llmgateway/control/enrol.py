@@ -63,7 +63,7 @@ class Enrolment:
                 raise _denied()
             await entry.accept(_told(arrival, before))
             user = await self._let_in(entry, arrival)
-            if user.state == "suspended":
+            if user.state != "active":
                 raise NotAllowed("This account is suspended; please ask the operators.", code="suspended")
         return user
 

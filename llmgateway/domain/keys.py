@@ -133,7 +133,7 @@ class Owner(Struct, frozen=True):
 def with_owner(key: dict[str, Any], user: dict[str, Any] | None) -> dict[str, Any]:
     """A key's document as caches hold it. A user who is not known yet is one without limits of their own."""
     owner = {} if user is None else {name: user[name] for name in Owner.__struct_fields__ if name in user}
-    if user is not None and user.get("lapsed") is not None:
+    if user is not None and (user.get("lapsed") is not None or user.get("state") == "gone"):
         owner["state"] = "suspended"
     return {**key, "owner": owner}
 

@@ -9,7 +9,8 @@ from llmgateway.domain.limits import Limits
 from llmgateway.domain.policy import Grant, Lapse
 
 Role = Literal["user", "operator", "admin"]
-UserState = Literal["active", "suspended"]
+UserState = Literal["active", "suspended", "gone"]
+GONE = "gone:"  # begins what an account that was ended is known by from then on
 
 
 class User(Struct, frozen=True, kw_only=True):
@@ -18,7 +19,7 @@ class User(Struct, frozen=True, kw_only=True):
 
     Of who signs in with an identity provider, `provider` is which, `grants` what the policy gave last, and
     `by_hand` the fields that an operator set: those the policy leaves alone. Who is let in is neither
-    suspended by an operator (`state`) nor shut out by the policy (`lapsed`).
+    suspended by an operator (`state`) nor shut out by the policy (`lapsed`). Who is `gone` is so for good.
     """
 
     id: str

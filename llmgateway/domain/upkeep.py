@@ -53,6 +53,11 @@ class Upkeep(Ledger, Protocol):
         """Throws away what is older, a little at a time, and no record that is not in the sums yet; returns
         how much of each class. What is left to do is done at the next call."""
 
+    async def reassign(self, keys: Sequence[str], user: str) -> int:
+        """Gives all that was done with these keys to `user`, in records and sums, and to nobody else what
+        they say; returns how many days and keys that concerned, 0 when all of it is theirs already. May be
+        cut off and done again."""
+
     async def lines(self, ids: Sequence[str]) -> list[Document]:
         """Those of these records that are stored."""
 

@@ -35,6 +35,7 @@ from llmgateway.domain.ports import Document, Kind, Page, RecordQuery, SystemClo
 from llmgateway.domain.upkeep import Retention
 from llmgateway.stores.alongside import alongside
 from llmgateway.stores.breaker import Breaker, reason_of
+from llmgateway.stores.mongo_owners import MongoOwners
 from llmgateway.stores.mongo_sums import STEP_SECONDS, MongoSums
 from llmgateway.stores.usage import checked, usage_rows
 
@@ -84,6 +85,7 @@ class MongoStore:
         )
         self._records: AsyncCollection[Document] = self._database["records"]
         self._sums = MongoSums(self._database, self._asking, now)
+        self._owners = MongoOwners(self._database, self._asking, self._sums)
 
     def is_healthy(self) -> bool:
         return self._breaker.is_proved
@@ -196,6 +198,9 @@ class MongoStore:
 
     async def mend(self, hours: Sequence[datetime]) -> None:
         await self._sums.mend(hours)
+
+    async def reassign(self, keys: Sequence[str], user: str) -> int:
+        return await self._owners.reassign(keys, user)
 
     async def drop(self, kept: Retention, now: datetime) -> Mapping[str, int]:
         return await self._sums.drop(kept, now)

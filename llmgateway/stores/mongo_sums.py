@@ -86,14 +86,12 @@ class MongoSums:
         zone = zone_of(query.time_zone)
         planned = await self._planned(query)
         sums = [
-            {**where, "l": size, "t": _between(span)}
-            for size, spans in planned.sums.items()
-            for span in spans
+            {**where, "l": size, "t": between(span)} for size, spans in planned.sums.items() for span in spans
         ]
-        records = [{**where, "at": _between(span)} for span in planned.records]
+        records = [{**where, "at": between(span)} for span in planned.records]
         rows = await asyncio.gather(
             self._rows(self._sums, sums, _total(query.by, "$t", of_sums=True)),
-            self._rows(self._records, records, _total(query.by, _floored("$at", QUARTER), of_sums=False)),
+            self._rows(self._records, records, _total(query.by, floored("$at", QUARTER), of_sums=False)),
         )
         return folded(_flat([*rows[0], *rows[1]], query.by), query.by, zone)
 
@@ -103,7 +101,7 @@ class MongoSums:
         if start >= end:
             return Plan({}, [])
         state, stale, known = await asyncio.gather(
-            self._state(), self._stale_spans(MOST_STALE + 1), self._known_days()
+            self.state(), self._stale_spans(MOST_STALE + 1), self._known_days()
         )
         if not state.is_ready or len(stale) > MOST_STALE:
             return Plan({}, [(start, end)])
@@ -122,7 +120,7 @@ class MongoSums:
             found: list[Document] = await cursor.to_list()
             return found
 
-    async def _state(self) -> State:
+    async def state(self) -> State:
         with self._asking():
             found = await self._marks.find_one(STATE)
         return (
@@ -148,11 +146,11 @@ class MongoSums:
     # --- keeping them ---
 
     async def roll_up(self) -> int:
-        state = await self._state()
+        state = await self.state()
         count = 0
         if not state.is_ready:
             count = await self.rebuild()
-            state = await self._state()
+            state = await self.state()
         await self._age_slices(state)
         while True:
             with self._asking():
@@ -168,7 +166,7 @@ class MongoSums:
                 return count
 
     async def rebuild(self) -> int:
-        state = await self._state()
+        state = await self.state()
         state.slices_since = max(state.slices_since, self._slices_from())
         days = await self._days(state)
         for day in days:
@@ -178,14 +176,14 @@ class MongoSums:
         return len(days) * (DAY // HOUR)
 
     async def mend(self, hours: Sequence[datetime]) -> None:
-        state = await self._state()
+        state = await self.state()
         gone = max(state.records_since, state.hourly_since)
         for day in sorted({milliseconds(hour) // DAY * DAY for hour in hours}):
             if day >= gone:
                 await self._mend_day(day, state)
 
     async def differing(self, start: datetime, end: datetime) -> list[datetime]:
-        state = await self._state()
+        state = await self.state()
         if not state.is_ready:
             return []
         first, last = milliseconds(start), milliseconds(end)
@@ -197,7 +195,7 @@ class MongoSums:
 
     async def drop(self, kept: Retention, now: datetime) -> Mapping[str, int]:
         await self.roll_up()
-        state, stale = await self._state(), await self._stale_spans(1)
+        state, stale = await self.state(), await self._stale_spans(1)
         first_stale = floor(stale[0][0], DAY) if stale else LAST
         bounds = {"records": _before(now, kept.records), "hourly": _before(now, kept.hourly)}
         state.records_since = max(state.records_since, min(bounds["records"], first_stale))
@@ -229,9 +227,9 @@ class MongoSums:
             return
         source = self._records if finer is None else self._sums
         moment = "$at" if finer is None else "$t"
-        within = [{moment[1:]: _between(span)} for span in merged(spans)]
+        within = [{moment[1:]: between(span)} for span in merged(spans)]
         match = {"$or": within} if finer is None else {"l": finer, "$or": within}
-        key = {"l": {"$literal": size}, "t": _floored(moment, size), **_named(GROUP)}
+        key = {"l": {"$literal": size}, "t": floored(moment, size), **_named(GROUP)}
         fields = {name: f"$_id.{name}" for name in ("l", "t", *GROUP)}
         with self._asking(STEP_SECONDS):
             await source.aggregate([
@@ -247,7 +245,7 @@ class MongoSums:
         levels = {HOUR: None, DAY: HOUR} | ({SLICE: None} if day >= state.slices_since else {})
         for size, finer in levels.items():
             await self._merge(size, span, finer, made)
-            others = {"l": size, "t": _between(span[0]), "made": {"$ne": made}}
+            others = {"l": size, "t": between(span[0]), "made": {"$ne": made}}
             with self._asking(STEP_SECONDS):
                 await self._sums.delete_many(others)
 
@@ -264,8 +262,8 @@ class MongoSums:
         return units([(max(min(reached), state.records_since, state.hourly_since), max(reached))], DAY)
 
     async def _differing_of(self, day: int) -> list[int]:
-        span = _between((day, day + DAY))
-        by = {"t": _floored("$at", HOUR), **_named(GROUP)}
+        span = between((day, day + DAY))
+        by = {"t": floored("$at", HOUR), **_named(GROUP)}
         with self._asking(STEP_SECONDS):
             made = await self._records.aggregate([
                 {"$match": {"at": span}}, {"$group": {"_id": by, **_amounts(of_sums=False)}},
@@ -327,11 +325,11 @@ def _before(now: datetime, days: int | None) -> int:
     return FIRST if days is None else floor(milliseconds(now - timedelta(days=days)), DAY)
 
 
-def _between(span: Span) -> Document:
+def between(span: Span) -> Document:
     return {"$gte": moment_of(span[0]), "$lt": moment_of(span[1])}
 
 
-def _floored(moment: str, size: int) -> Document:
+def floored(moment: str, size: int) -> Document:
     ms = {"$toLong": moment}
     return {"$toDate": {"$subtract": [ms, {"$mod": [ms, size]}]}}
 

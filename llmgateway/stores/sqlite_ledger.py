@@ -126,6 +126,17 @@ class SqliteLedger:
             asked = {milliseconds(hour) // HOUR * HOUR for hour in hours}
             await self._mend([hour for hour in sorted(asked) if known[0] <= hour < known[1]])
 
+    async def reassign(self, keys: Sequence[str], user: str) -> int:
+        listed = _listed(keys)
+
+        def step(connection: Connection) -> int:
+            self._tally = sums.Tally()
+            day = next(iter(sums.days_of_others(connection, listed, user)), None)
+            return 0 if day is None else sums.reassign_day(connection, day, listed, user)
+
+        await self.roll_up()
+        return await self._until_none(step)
+
     async def drop(self, kept: Retention, now: datetime) -> Mapping[str, int]:
         await self.roll_up()
         return {

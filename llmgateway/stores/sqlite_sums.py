@@ -45,6 +45,12 @@ _ONE: Final = " || char(30) || ".join(("(at / ?1)", "user", "key_id", f"coalesce
 _STEP: Final = f"{_OF_RECORDS} WHERE seq > ?2 AND seq <= ?3 GROUP BY {_ONE}"
 _ALL: Final = f"level, unit, user, key_id, project, model, {', '.join(_AMOUNTS)}"
 _OF_LEVEL: Final = f"SELECT {_ALL} FROM sums WHERE level = ?1 AND unit >= ?2 AND unit < ?3"  # noqa: S608
+_OTHERS: Final = "key_id IN (SELECT value FROM json_each(?)) AND user <> ?"
+_SUMS_OF_OTHERS: Final = f"FROM sums WHERE level IN ({HOUR}, {DAY}) AND unit >= ? AND unit < ? AND {_OTHERS}"
+_SAME: Final = "level, unit, key_id, project, model"
+_TAKEN_OVER: Final = (
+    f"SELECT level, unit, ?, key_id, project, model, {_ADDED} {_SUMS_OF_OTHERS} GROUP BY {_SAME}"
+)
 
 
 class Tally:
@@ -239,6 +245,29 @@ def _difference(connection: Connection, sides: Sequence[str], values: Sequence[i
     for one, other in (sides, sides[::-1]):
         found |= {row[1] for row in connection.execute(f"{one} EXCEPT {other}", values)}
     return found
+
+
+# --- another user's ---
+
+
+def days_of_others(connection: Connection, keys: str, user: str) -> list[int]:
+    """Days on which these keys, as JSON, were somebody else's."""
+    sql = f"SELECT DISTINCT unit FROM sums WHERE level = ? AND {_OTHERS} ORDER BY unit"  # noqa: S608
+    return [day for (day,) in connection.execute(sql, (DAY, keys, user))]
+
+
+def reassign_day(connection: Connection, day: int, keys: str, user: str) -> int:
+    """Records and sums in one step. What other processes have in hand to roll up names the user of before:
+    so it is rolled up here, and they find that it was."""
+    while mark(connection, ROLLED) < newest(connection):
+        roll_up(connection, Tally())
+    found = f"SELECT seq FROM records INDEXED BY records_by_time WHERE at >= ? AND at < ? AND {_OTHERS}"  # noqa: S608
+    sql = f"UPDATE records SET user = ?, doc = json_set(doc, '$.user', ?) WHERE seq IN ({found})"  # noqa: S608
+    connection.execute(sql, (user, user, day, day + DAY, keys, user))
+    span = (day, day + DAY, keys, user)
+    connection.execute(f"{_INTO}{_TAKEN_OVER} ON CONFLICT DO UPDATE SET {_MORE}", (user, *span))
+    connection.execute(f"DELETE {_SUMS_OF_OTHERS}", span)
+    return 1
 
 
 # --- throwing away ---

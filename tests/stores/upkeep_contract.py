@@ -135,6 +135,62 @@ class UpkeepContract:
         await ledger.rebuild()
         await agrees(ledger, made, UsageQuery(by=("user", "day")))
 
+    @pytest.mark.parametrize("kept", [None, 10])
+    async def test_what_was_done_with_keys_becomes_another_users(
+        self, ledger: Upkeep, kept: int | None
+    ) -> None:
+        """In records and sums, rolled up or not, also where only sums are left; what is late comes after."""
+        chance, now = random.Random(14), NOON + timedelta(days=20)
+        made = [record(chance, at) for at in moments(chance, 400, NOON, now)]
+        await ledger.append(made[:300])
+        if kept is not None:
+            await ledger.drop(msgspec.structs.replace(FOREVER, records=kept), now)
+        border = now - timedelta(days=10)
+        rest = [one for one in made[300:] if kept is None or one.at > border]
+        await ledger.append(rest[:40])
+        owned = ("key000000001", "key000000002")
+        assert await ledger.reassign(owned, "gone:1") > 0
+        renamed = [_owned(one, owned) for one in made[:300] + rest[:40]]
+        for query in (UsageQuery(by=("user", "key", "model", "project")), UsageQuery(by=("user", "day"))):
+            await agrees(ledger, renamed, query)
+        assert await ledger.reassign(owned, "gone:1") == 0
+        await ledger.append(rest[40:])
+        await ledger.append([adjusting(rest[40], cost=-7)])
+        assert await ledger.reassign(owned, "gone:1") > 0
+        corrected = msgspec.structs.replace(rest[40], cost=rest[40].cost - 7)
+        renamed += [_owned(one, owned) for one in (corrected, *rest[41:])]
+        for _ in range(2):
+            await agrees(ledger, renamed, UsageQuery(by=("user", "key", "model", "project")))
+            await agrees(ledger, renamed, UsageQuery(where={"user": "gone:1"}, by=("day",)))
+            await ledger.roll_up()
+        lines = await ledger.lines([one.id for one in rest])
+        assert {line["user"] for line in lines if line["key_id"] in owned} == {"gone:1"}
+        assert "gone:1" not in {line["user"] for line in lines if line["key_id"] not in owned}
+        assert await ledger.differing(NOON - timedelta(days=1), now + timedelta(days=1)) == []
+
+    async def test_another_users_beside_appends_and_roll_ups(self, ledger: Upkeep) -> None:
+        chance = random.Random(15)
+        made = [record(chance, at) for at in moments(chance, 600, NOON, NOON + timedelta(minutes=40))]
+        owned = ("key000000001",)
+
+        async def append() -> None:
+            for first in range(0, 600, 20):
+                await ledger.append(made[first : first + 20])
+
+        async def roll_up() -> None:
+            for _ in range(12):
+                await ledger.roll_up()
+
+        async def reassign() -> None:
+            for _ in range(6):
+                await ledger.reassign(owned, "gone:1")
+
+        await asyncio.gather(append(), roll_up(), reassign())
+        await agrees(ledger, made, UsageQuery(by=("model",)))
+        await ledger.reassign(owned, "gone:1")
+        await agrees(ledger, [_owned(one, owned) for one in made], UsageQuery(by=("user", "key")))
+        assert await ledger.differing(NOON - timedelta(days=1), NOON + timedelta(days=1)) == []
+
     async def test_where_records_are_gone_an_hour_belongs_to_the_day_it_begins_in(
         self, ledger: Upkeep
     ) -> None:
@@ -178,3 +234,7 @@ def _plus(tokens: Tokens, prompt: int, completion: int) -> Tokens:
     return msgspec.structs.replace(
         tokens, prompt=tokens.prompt + prompt, completion=tokens.completion + completion
     )
+
+
+def _owned(one: Record, keys: Sequence[str]) -> Record:
+    return msgspec.structs.replace(one, user="gone:1") if one.key_id in keys else one
