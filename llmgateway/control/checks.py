@@ -8,6 +8,7 @@ from llmgateway.domain.limits import Limits
 from llmgateway.domain.scalars import Wrong, text
 
 NAME_LENGTH, ID_LENGTH = 100, 200
+FOLLOWING = "/forget"
 DOTS = ("", ".", "..")  # a client makes something else of a path that ends so
 
 
@@ -27,8 +28,10 @@ def optional_name(value: str | None, param: str, longest: int = NAME_LENGTH) -> 
 
 
 def user_id_in(value: str, param: str) -> str:
-    """It stands in addresses of the API as their last part."""
+    """It stands in addresses of the API as their last part, but for what may follow it there."""
     name = name_in(value, param, ID_LENGTH)
+    if name.endswith(FOLLOWING):
+        raise InvalidRequest(f"{param} must not end in '{FOLLOWING}'.", param=param)
     if name.rpartition("/")[2] in DOTS:
         raise InvalidRequest(f"{param} must not end in '/', or in '.' or '..' alone.", param=param)
     return name

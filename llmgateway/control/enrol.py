@@ -22,7 +22,7 @@ from llmgateway.control.projects import SERVICE
 from llmgateway.domain.catalog import Catalog
 from llmgateway.domain.errors import Conflict, GatewayError, NotAllowed
 from llmgateway.domain.identity import Identity
-from llmgateway.domain.people import User
+from llmgateway.domain.people import GONE, User
 from llmgateway.domain.policy import EVERY_MODEL, Decision, Grant
 from llmgateway.domain.ports import Document
 
@@ -81,6 +81,8 @@ class Enrolment:
         name in another place."""
         if arrival.id.startswith(SERVICE):
             raise Conflict("This name is a project's.", param="subject", code="name_taken")
+        if arrival.id.startswith(GONE):
+            raise Conflict("This name is an ended account's.", param="subject", code="name_taken")
         if await self._store.get("accounts", arrival.id) is not None:
             raise Conflict("There is a local account of this name.", param="subject", code="name_taken")
         document = await self._store.get("users", arrival.id) or {}

@@ -6,7 +6,7 @@ then on, and the policy leaves it alone, until it is set to null: then it is wha
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -21,7 +21,7 @@ from llmgateway.control.moments import now_of
 from llmgateway.control.plain import plain
 from llmgateway.domain.errors import Conflict, InvalidRequest, shown
 from llmgateway.domain.limits import Limits
-from llmgateway.domain.people import Role, User, UserState
+from llmgateway.domain.people import GONE, Role, User, UserState
 from llmgateway.domain.policy import EVERY_MODEL, Lapse
 from llmgateway.domain.ports import Document
 
@@ -47,7 +47,7 @@ class UserChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     project: str | UnsetType | None = UNSET
     limits: Limits | UnsetType | None = UNSET
     models: list[str] | UnsetType | None = UNSET
-    state: UserState | UnsetType = UNSET
+    state: Literal["active", "suspended"] | UnsetType = UNSET
     provider: UnsetType | None = UNSET
 
 
@@ -134,7 +134,7 @@ class People:
 
     def _checked(self, new: NewUser) -> User:
         return User(
-            id=user_id_in(new.id, "id"), created_at=now_of(self._clock), name=optional_name(new.name, "name"),
+            id=_unlike_gone(user_id_in(new.id, "id")), created_at=now_of(self._clock), name=optional_name(new.name, "name"),
             email=email_in(new.email), roles=tuple(_roles_in(["user"] if new.roles is None else new.roles)),
             project=optional_name(new.project, "project"), limits=limits_in(new.limits),
         )  # fmt: skip
@@ -157,6 +157,8 @@ def _checked_changes(changes: UserChanges) -> dict[str, Any]:
 
 def _taken_over(before: Document, fields: Document) -> Document:
     """What null means depends on who the user is. A form that says again what is so takes nothing over."""
+    if before["state"] == "gone":
+        raise Conflict("This account was ended, and that is final.")
     own = {name: value for name, value in fields.items() if name not in GRANTED or value is not None}
     given_back = [name for name in GRANTED if name in fields and fields[name] is None]
     if "provider" in own:
@@ -177,6 +179,12 @@ def _roles_in(roles: Sequence[Role]) -> list[Role]:
         message = "roles must name at least one role; to shut a user out, set state to 'suspended'."
         raise InvalidRequest(message, param="roles")
     return list(dict.fromkeys(roles))
+
+
+def _unlike_gone(user_id: str) -> str:
+    if user_id.startswith(GONE):
+        raise InvalidRequest(f"id must not begin with '{GONE}': so do accounts that were ended.", param="id")
+    return user_id
 
 
 def _taken(user_id: str) -> Conflict:

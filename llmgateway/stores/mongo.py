@@ -53,6 +53,7 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
         *(IndexModel([(field, 1), ("_id", -1)]) for field in ("user", "key_id", "project", "model")),
     ],
     "keys": [IndexModel([("user", 1), ("_id", 1)])],
+    "users": [IndexModel([("state", 1), ("_id", 1)])],
     "sums": [
         IndexModel([("l", 1), ("t", 1)]),
         *(IndexModel([(field, 1), ("l", 1), ("t", 1)]) for field in ("user", "key_id", "project", "model")),
