@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from llmgateway.control.audit import Actor, AuditLine
+from llmgateway.control.erasure import Erasure
 from llmgateway.control.keys import OVERLAP, Issued, KeyChanges, KeyView, NewKey, key_view
 from llmgateway.control.limits import LimitSet, subject_in
 from llmgateway.control.models import ModelEntry, model_view
@@ -31,6 +32,7 @@ class Desk(Struct, frozen=True, kw_only=True):
     `standings` how limits stand now."""
 
     control: Control
+    erasure: Erasure
     clock: Clock
     replicas: Seen
     standings: Callable[[Sequence[Scope]], Awaitable[Sequence[Standing]]]
@@ -153,6 +155,18 @@ async def get_user(desk: Desk, call: Call, asked: Nothing) -> object:
 
 async def change_user(desk: Desk, call: Call, asked: UserChanges) -> object:
     return user_view(await desk.control.people.change(call.actor, call.id, asked))
+
+
+class Forgotten(Struct, frozen=True, kw_only=True):
+    """Which pseudonym the use has now is told to nobody."""
+
+    id: str
+    forgotten: bool
+
+
+async def forget_user(desk: Desk, call: Call, asked: Nothing) -> object:
+    await desk.erasure.forget(call.actor, call.id)
+    return Forgotten(id=call.id, forgotten=True)
 
 
 # --- models ---

@@ -72,6 +72,8 @@ ROUTES: Sequence[Operation] = (
          do.rotate_key, do.IssuedKey, asks=do.Rotation),
     _new(USERS, "Create a user", do.create_user, NewUser, UserView),
     _list(USERS, "All users, by id", do.list_users, do.UsersAsk, UserView),
+    _one("POST", f"{USER}/forget", "End an account for good; its use stays under a pseudonym",
+         do.forget_user, do.Forgotten),
     _one("GET", USER, "A user", do.get_user, UserView),
     _one("PATCH", USER, "Change, suspend or resume a user", do.change_user, UserView, asks=UserChanges),
     _new(MODELS, "Add a model to the catalogue", do.create_model, ModelEntry, ModelEntry),

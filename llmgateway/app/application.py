@@ -157,6 +157,7 @@ class Llmgateway(Starlette):
         )
         desk = Desk(
             control=services.control,
+            erasure=services.erasure,
             clock=self._clock,
             replicas=services.upstream.replicas.seen,
             config=lambda: self._in_force.settings.masked(),

@@ -11,6 +11,7 @@ from msgspec import Struct
 from llmgateway.app.memory import Memory
 from llmgateway.control.absence import Absence
 from llmgateway.control.audit import Actor
+from llmgateway.control.erasure import Erasure
 from llmgateway.control.expiry import warn_of_expiry
 from llmgateway.control.services import Control
 from llmgateway.domain.ports import Clock
@@ -26,8 +27,9 @@ from llmgateway.stores.warmth import RedisWarmth
 
 ACTOR = Actor("llmgateway", "jobs")
 ROLL_UP, WARM, RETENTION, EXPIRY, RECONCILE = "roll_up", "key_cache", "retention", "key_expiry", "reconcile"
-ABSENCE = "absence"
+ABSENCE, GONE, GONE_LONG = "absence", "gone", "gone_long"
 ROLL_UP_PERIOD, LOOK_PERIOD = (20, 40), (1200, 1800)  # seconds; a look is whether a daily job is due
+GONE_PERIOD = (40, 60)  # seconds in which a late record may name somebody who is gone
 COLD_PERIOD = 2.0  # seconds between two looks whether Redis has come back empty
 OLD_SECONDS = 60.0  # from when on records that wait are told of
 
@@ -61,6 +63,7 @@ class Parts(Struct, frozen=True):
     clock: Clock
     journals: Path
     recover: Callable[[], Awaitable[int]]
+    erasure: Erasure
 
 
 def periodic_work(parts: Parts, settings: Settled, *, name: str) -> Periodic:
@@ -107,6 +110,8 @@ def _jobs(
     yield Job(name=RETENTION, work=retention, seconds=LOOK_PERIOD, is_daily=True)
     yield Job(name=EXPIRY, work=expiry, seconds=LOOK_PERIOD, is_daily=True)
     yield Job(name=ABSENCE, work=absence, seconds=LOOK_PERIOD)
+    yield Job(name=GONE, work=parts.erasure.look, seconds=GONE_PERIOD)
+    yield Job(name=GONE_LONG, work=lambda: parts.erasure.look(None), seconds=LOOK_PERIOD, is_daily=True)
     yield Job(name=RECONCILE, work=reconciliation.work, seconds=LOOK_PERIOD, is_daily=True)
 
 

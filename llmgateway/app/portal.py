@@ -63,6 +63,7 @@ def desk_of(in_force: InForce, services: Services, clock: Clock, sessions: Sessi
     control = services.control
     return Desk(
         control=control,
+        erasure=services.erasure,
         accounts=accounts_of(in_force, services, clock),
         sessions=sessions,
         playground=Playground(control.keys, clock),

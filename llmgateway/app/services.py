@@ -17,6 +17,8 @@ from llmgateway.app.in_force import InForce, book_of
 from llmgateway.app.memory import Memory, alone, open_memory
 from llmgateway.app.periodic import OLD_SECONDS, Parts, Periodic, failing, periodic_work, values_of
 from llmgateway.app.tracing import Tracing, tracing_to
+from llmgateway.control.erasure import Erasure
+from llmgateway.control.ground import Ground
 from llmgateway.control.limits import load_book
 from llmgateway.control.models import load_catalog
 from llmgateway.control.services import Control
@@ -82,6 +84,7 @@ class Services(Struct, frozen=True, kw_only=True):
     upstream: UpstreamClient
     count: Count
     control: Control
+    erasure: Erasure
     metrics: CallMetrics
     tracing: Tracing | None
     board: Board | None
@@ -136,14 +139,16 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
             journal, journal, clock, lines=memory.ledger.lines, sinks=sinks, heirs=heirs_of(gateway.admit)
         )
         control = control_over(in_force, store, state, clock)
-        parts = Parts(memory, control, background, clock, settings.data_dir / JOURNAL, recovery.look)
+        erasure = erasure_over(in_force, memory, clock, control)
+        journals = settings.data_dir / JOURNAL
+        parts = Parts(memory, control, background, clock, journals, recovery.look, erasure)
         services = Services(
             clock=clock, in_force=in_force, outbox=outbox, store=store, state=state, shelf=memory.shelf,
             journal=journal, shipper=Shipper(journal, store.append), recovery=recovery,
             propagation=Propagation(state, clock, name=worker),
             catalogue=catalogue_of(in_force, store, gateway, capabilities), capabilities=capabilities,
-            gateway=gateway, upstream=upstream, count=count, control=control, metrics=metrics,
-            tracing=tracing,
+            gateway=gateway, upstream=upstream, count=count, control=control, erasure=erasure,
+            metrics=metrics, tracing=tracing,
             board=Board(settings.data_dir / METRICS) if settings.is_production else None,
             background=background, periodic=periodic_work(parts, lambda: in_force.settings, name=worker),
             live=live_calls(gateway, memory, worker), refusals=Refusals(memory.shelf, name=worker),
@@ -184,6 +189,14 @@ def pepper_of(settings: Settings) -> bytes:
 def control_over(in_force: InForce, store: Store, state: State, clock: Clock) -> Control:
     pepper = pepper_of(in_force.settings)
     return Control.over(store, state, clock, pepper=pepper, configured=in_force.configuration)
+
+
+def erasure_over(in_force: InForce, memory: Memory, clock: Clock, control: Control) -> Erasure:
+    ground = Ground(
+        store=memory.store, state=memory.state, clock=clock, audit=control.audit,
+        configured=in_force.configuration,
+    )  # fmt: skip
+    return Erasure(ground, memory.ledger, memory.shelf)
 
 
 def live_calls(gateway: Gateway, memory: Memory, worker: str) -> LiveCalls:

@@ -108,9 +108,13 @@ def _add_keys(group: Commands) -> None:
 
 def _add_users(group: Commands) -> None:
     listing = group.add("list", "all users", _async(people.listing))
-    listing.add_argument("--state", choices=("active", "suspended"))
+    listing.add_argument("--state", choices=("active", "suspended", "gone"))
     group.add("show", "a user and the user's keys", _async(people.show)).add_argument("id")
     group.add("suspend", "refuse all of a user's keys", _async(people.suspend)).add_argument("id")
+    forget = group.add("forget", "end an account for good; its use stays under a pseudonym",
+                       _async(people.forget))  # fmt: skip
+    forget.add_argument("id")
+    forget.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     group.add("activate", "let a suspended user in again", _async(people.activate)).add_argument("id")
 
 

@@ -8,9 +8,10 @@ from msgspec import Struct
 
 from llmgateway.app.in_force import InForce
 from llmgateway.app.memory import open_memory
-from llmgateway.app.services import control_over
+from llmgateway.app.services import control_over, erasure_over
 from llmgateway.cli.options import Arguments, settings_of
 from llmgateway.control.audit import Actor
+from llmgateway.control.erasure import Erasure
 from llmgateway.control.services import Control
 from llmgateway.domain.ports import State, Store, SystemClock
 from llmgateway.domain.upkeep import Upkeep
@@ -29,6 +30,7 @@ class Opened(Struct, frozen=True):
     state: State
     ledger: Upkeep
     control: Control
+    erasure: Erasure
 
 
 @asynccontextmanager
@@ -36,8 +38,10 @@ async def opened(arguments: Arguments) -> AsyncIterator[Opened]:
     settings = settings_of(arguments)
     async with open_memory(settings) as memory:
         store, state = memory.store, memory.state
-        control = control_over(InForce(settings), store, state, SystemClock())
-        yield Opened(settings, store, state, memory.ledger, control)
+        in_force, clock = InForce(settings), SystemClock()
+        control = control_over(in_force, store, state, clock)
+        erasure = erasure_over(in_force, memory, clock, control)
+        yield Opened(settings, store, state, memory.ledger, control, erasure)
 
 
 async def all_of(page: Callable[..., Any], *where: object) -> list[Any]:

@@ -2,10 +2,11 @@
 
 from llmgateway.cli.opened import ACTOR, all_of, opened
 from llmgateway.cli.options import Arguments
-from llmgateway.cli.printing import say, say_fields, say_json, say_rows
+from llmgateway.cli.printing import asked, say, say_fields, say_json, say_rows
 from llmgateway.control.keys import key_view
 from llmgateway.control.models import model_view
 from llmgateway.control.people import UserChanges, user_view
+from llmgateway.domain.errors import InvalidRequest
 
 COLUMNS = ("id", "name", "email", "roles", "project", "state", "lapsed", "created_at")
 KEY_COLUMNS = ("id", "name", "state", "models", "created_at", "expires_at")
@@ -40,6 +41,22 @@ async def suspend(arguments: Arguments) -> int:
 
 async def activate(arguments: Arguments) -> int:
     return await _change(arguments, UserChanges(state="active"), "is active")
+
+
+async def forget(arguments: Arguments) -> int:
+    """Whoever asks types the id again, unless the command says yes."""
+    if not arguments.yes and asked(f"This cannot be undone. Type {arguments.id} to go on: ") != arguments.id:
+        raise InvalidRequest(
+            "Nothing was done: the id was not typed. With --yes nobody is asked.", param="id"
+        )
+    async with opened(arguments) as here:
+        await here.erasure.forget(ACTOR, arguments.id)
+    if arguments.as_json:
+        say_json({"id": arguments.id, "forgotten": True})
+    else:
+        say(f"The account {arguments.id} is ended: its keys are revoked, and what was kept of the person is")
+        say("gone. What it used stays in the ledger under a pseudonym; the audit log keeps its lines.")
+    return 0
 
 
 async def _change(arguments: Arguments, changes: UserChanges, words: str) -> int:

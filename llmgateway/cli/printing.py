@@ -18,6 +18,13 @@ def complain(text: str) -> None:
     sys.stderr.write(f"llmgateway: {text}\n")
 
 
+def asked(question: str) -> str:
+    """A line of the one who sits there; empty where nobody does. The question is no output."""
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip()
+
+
 def say_json(value: object) -> None:
     say(msgspec.json.format(msgspec.json.encode(value, enc_hook=int), indent=2).decode())
 

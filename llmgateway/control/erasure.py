@@ -30,10 +30,11 @@ from llmgateway.domain.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
-BECOMES = "becomes"  # of a user who is just going: the pseudonym
+BECOMES, SINCE = "becomes", "gone_since"  # of a user who is just going: the pseudonym, and when that began
 KEYS = "keys"  # of what is left: the ids of all keys that records may come with
 SHELVES: Final = ("sessions", "refusals")  # where a user owns something
 LATELY = timedelta(days=2)  # in which nearly all records have come; for older ones a look a day is enough
+PATIENCE = timedelta(minutes=2)  # before somebody else goes on with what may still be under way
 TRIES = 8
 ANONYMOUS_KEY: Final[Mapping[str, Any]] = {
     "name": "gone", "hint": "", "state": "revoked", "previous": None, "previous_until": None,
@@ -71,8 +72,9 @@ class Erasure:
         done, now = {"finished": 0, "reassigned": 0}, now_of(self._clock)
         async for user in each(self._store, "users", {"state": "gone"}):
             if not user["id"].startswith(GONE):
-                await self._finish(user)
-                done["finished"] += 1
+                if user[SINCE] < now - PATIENCE:
+                    await self._finish(user)
+                    done["finished"] += 1
             elif within is None or user["created_at"] > now - within:
                 done["reassigned"] += await self._ledger.reassign(user.get(KEYS, []), user["id"])
         return done
@@ -84,10 +86,10 @@ class Erasure:
         if entry.target.startswith((SERVICE, GONE)):
             raise Conflict("This is nobody's account.", param="id")
         await self._need_another_admin(user)
-        fields = {"state": "gone", BECOMES: f"{GONE}{secrets.token_hex(8)}"}
+        fields = {"state": "gone", SINCE: now_of(self._clock), BECOMES: f"{GONE}{secrets.token_hex(8)}"}
 
         def change(before: Document) -> Document:
-            return {} if before["state"] == "gone" else fields
+            return {} if before.get("state") == "gone" else fields
 
         marked, has_changed = await revise(self._store, "users", entry, change, {})
         if not has_changed:
@@ -104,11 +106,8 @@ class Erasure:
         if "admin" not in user["roles"]:
             return
         async for other in each(self._store, "users", {"state": "active"}):
-            if (
-                other["id"] != user["id"]
-                and msgspec.convert(other, User).is_active
-                and "admin" in other["roles"]
-            ):
+            one = msgspec.convert(other, User)
+            if one.id != user["id"] and one.is_active and one.is_admin:
                 return
         message = "This is the only administrator; make somebody else one first."
         raise Conflict(message, param="id", code="last_admin")

@@ -134,8 +134,8 @@ class People:
 
     def _checked(self, new: NewUser) -> User:
         return User(
-            id=_unlike_gone(user_id_in(new.id, "id")), created_at=now_of(self._clock), name=optional_name(new.name, "name"),
-            email=email_in(new.email), roles=tuple(_roles_in(["user"] if new.roles is None else new.roles)),
+            id=_unlike_gone(user_id_in(new.id, "id")), created_at=now_of(self._clock),
+            name=optional_name(new.name, "name"), email=email_in(new.email), roles=tuple(_roles_in(["user"] if new.roles is None else new.roles)),
             project=optional_name(new.project, "project"), limits=limits_in(new.limits),
         )  # fmt: skip
 
@@ -157,7 +157,7 @@ def _checked_changes(changes: UserChanges) -> dict[str, Any]:
 
 def _taken_over(before: Document, fields: Document) -> Document:
     """What null means depends on who the user is. A form that says again what is so takes nothing over."""
-    if before["state"] == "gone":
+    if before.get("state") == "gone":
         raise Conflict("This account was ended, and that is final.")
     own = {name: value for name, value in fields.items() if name not in GRANTED or value is not None}
     given_back = [name for name in GRANTED if name in fields and fields[name] is None]

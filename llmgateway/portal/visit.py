@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from llmgateway.control.accounts import Accounts
 from llmgateway.control.audit import Actor
+from llmgateway.control.erasure import Erasure
 from llmgateway.control.playground import Playground
 from llmgateway.control.replicas import Seen
 from llmgateway.control.services import Control
@@ -46,6 +47,7 @@ SAID: Mapping[str, str] = {
     "no-member": later("The member is removed."),
     "project-ended": later("The project is ended. Its keys are refused from now on."),
     "limits": later("The limits are saved, and hold within a second."),
+    "forgotten": later("The account is ended. What was kept of the person is gone."),
     "sessions": later("All sessions of this person are ended."),
 }
 
@@ -105,6 +107,7 @@ class Desk(Struct, frozen=True, kw_only=True):
     `refusals`: a user's newest, so many; `config`: all settings, masked."""
 
     control: Control
+    erasure: Erasure
     accounts: Accounts
     sessions: Sessions
     playground: Playground

@@ -43,7 +43,8 @@ async def test_an_embedded_gateway_does_all_its_jobs_at_once(settings: Settings)
     async with open_services(InForce(settings), CLOCK) as services:
         await services.store.append(made)
         timetable = services.periodic.timetable
-        assert list(timetable.jobs) == ["roll_up", "retention", "key_expiry", "absence", "reconcile"]
+        expected = ["roll_up", "retention", "key_expiry", "absence", "gone", "gone_long", "reconcile"]
+        assert list(timetable.jobs) == expected
         for name, progress in timetable.progress.items():
             await eventually(lambda progress=progress: progress.succeeded_at, f"{name} is done", 10)  # type: ignore[misc]
         timetable.soon(ROLL_UP)
