@@ -135,7 +135,8 @@ class People:
     def _checked(self, new: NewUser) -> User:
         return User(
             id=_unlike_gone(user_id_in(new.id, "id")), created_at=now_of(self._clock),
-            name=optional_name(new.name, "name"), email=email_in(new.email), roles=tuple(_roles_in(["user"] if new.roles is None else new.roles)),
+            name=optional_name(new.name, "name"), email=email_in(new.email),
+            roles=tuple(_roles_in(["user"] if new.roles is None else new.roles)),
             project=optional_name(new.project, "project"), limits=limits_in(new.limits),
         )  # fmt: skip
 

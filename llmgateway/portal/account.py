@@ -7,7 +7,7 @@ from llmgateway.control.moments import written
 from llmgateway.control.people import UserChanges, user_view
 from llmgateway.control.plain import plain
 from llmgateway.control.reports import RecordsAsk, UsageAsk, record_view, usage_view
-from llmgateway.domain.errors import GatewayError, InvalidRequest, OverLimit
+from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, OverLimit
 from llmgateway.domain.secret import Secret
 from llmgateway.portal.keys import PAGE
 from llmgateway.portal.sign_in import status_of
@@ -56,6 +56,19 @@ async def end_session(desk: Desk, visit: Visit) -> Answer:
 async def end_others(desk: Desk, visit: Visit) -> Answer:
     await desk.sessions.end_all(visit.me.id, but=visit.current)
     return Redirect("account", said="others-ended")
+
+
+async def ask_forget(desk: Desk, visit: Visit, error: GatewayError | None = None) -> Answer:
+    return Page("account-forget.html", {"error": error, "form": visit.form}, status_of(error))
+
+
+async def forget(desk: Desk, visit: Visit) -> Answer:
+    """The session that asked goes with all others."""
+    try:
+        await desk.erasure.forget(visit.actor, visit.me.id, typed=visit.form.text("typed"))
+    except (InvalidRequest, Conflict) as error:
+        return await ask_forget(desk, visit, error)
+    return Redirect("sign-in", said="forgotten", ends=True)
 
 
 async def export(desk: Desk, visit: Visit) -> Answer:

@@ -59,6 +59,8 @@ OWN: Sequence[Place] = (
     Place(name="account-others", path=f"{ROOT}/account/sessions/others", post=account.end_others),
     Place(name="account-export", path=f"{ROOT}/account/export.json", get=account.export,
           is_before_terms=True),
+    Place(name="account-forget", path=f"{ROOT}/account/forget", get=account.ask_forget, post=account.forget,
+          is_before_terms=True),
     Place(name="terms", path=f"{ROOT}/terms", get=terms.show, post=terms.accept, is_destination=True,
           is_before_terms=True),
     Place(name="sign-in", path=f"{ROOT}/sign-in", get=sign_in.show_sign_in, post=sign_in.sign_in,

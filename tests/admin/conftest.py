@@ -39,6 +39,7 @@ async def standings(scopes: Sequence[Scope]) -> Sequence[Standing]:
 def app(desk: Desk) -> Envelope:
     at_hand = OperatorsDesk(
         control=desk.control,
+        erasure=desk.erasure,
         clock=desk.clock,
         replicas=Replicas(desk.clock.monotonic).seen,
         config=lambda: {"settings": {"ADMIN_KEY": "***"}},

@@ -7,13 +7,15 @@ from pathlib import Path
 from msgspec import structs
 
 from llmgateway.control.audit import Actor
-from llmgateway.control.ground import Configuration
+from llmgateway.control.erasure import Erasure
+from llmgateway.control.ground import Configuration, Ground
 from llmgateway.control.services import Control
 from llmgateway.domain.catalog import Model, Target
 from llmgateway.domain.entries import Defaults
 from llmgateway.domain.keys import Principal
 from llmgateway.flow.authenticate import Authenticate
 from llmgateway.stores.sqlite import SqliteStore, open_sqlite
+from llmgateway.stores.sqlite_shelf import SqliteShelf
 from tests.doubles import SetClock, WatchedState
 
 PEPPER = b"pepper" * 8
@@ -37,6 +39,12 @@ class Desk:
         self.control = Control.over(
             store, self.state, self.clock, pepper=PEPPER, configured=lambda: self.configuration
         )
+        ground = Ground(
+            store=store, state=self.state, clock=self.clock, audit=self.control.audit,
+            configured=lambda: self.configuration,
+        )  # fmt: skip
+        self.shelf = SqliteShelf(store.file, self.clock)
+        self.erasure = Erasure(ground, store, self.shelf)
         self.authenticate = Authenticate(store, self.state, pepper=PEPPER, clock=self.clock)
 
     def configure(self, **changes: object) -> None:

@@ -12,7 +12,7 @@ from llmgateway.portal.spans import lately
 from llmgateway.portal.visit import Answer, Desk, Page, Redirect, Visit
 
 ROLES: tuple[Role, ...] = ("user", "operator", "admin")
-STATES = ("active", "suspended")
+STATES = ("active", "suspended", "gone")
 FILTERS = ("state", "project")
 
 

@@ -83,6 +83,23 @@ async def change_state(desk: Desk, visit: Visit) -> Answer:
     return Redirect("op-person", {"id": user.id}, said="resumed" if is_back else "suspended")
 
 
+async def ask_forget(desk: Desk, visit: Visit, error: GatewayError | None = None) -> Answer:
+    values = {"user": await _who(desk, visit), "error": error, "form": visit.form}
+    return Page("operators/person-forget.html", values, status_of(error))
+
+
+async def forget(desk: Desk, visit: Visit) -> Answer:
+    """Administrators only; their own account they end on its own page."""
+    user = await _who(desk, visit)
+    if user.id == visit.me.id:
+        raise NotAllowed(NOT_YOURSELF)
+    try:
+        await desk.erasure.forget(visit.actor, user.id, typed=visit.form.text("typed"))
+    except (InvalidRequest, Conflict) as error:
+        return await ask_forget(desk, visit, error)
+    return Redirect("op-people", said="forgotten")
+
+
 async def end_sessions(desk: Desk, visit: Visit) -> Answer:
     user = await _to_change(desk, visit)
     await desk.sessions.end_all(user.id)
@@ -117,4 +134,4 @@ async def _to_change(desk: Desk, visit: Visit) -> User:
 
 
 def _may_change(visit: Visit, user: User) -> bool:
-    return visit.me.is_admin or not user.is_operator
+    return user.state != "gone" and (visit.me.is_admin or not user.is_operator)

@@ -42,6 +42,7 @@ PLACES: Sequence[Place] = (
     _one("op-person", "/person/{id:path}", person.show, person.change),
     _admin("op-person-roles", "/person-roles/{id:path}", post=person.change_roles),
     _one("op-person-state", "/person-state/{id:path}", person.ask_state, person.change_state),
+    _admin("op-person-forget", "/person-forget/{id:path}", person.ask_forget, person.forget),
     _one("op-person-sessions", "/person-sessions/{id:path}", post=person.end_sessions),
     _admin("op-person-key", "/person-key/{id:path}", post=person.create_key),
     _page("op-projects", "/projects", projects.show, projects.create),
