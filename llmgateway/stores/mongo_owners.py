@@ -1,8 +1,8 @@
 """Whose the records and sums on MongoDB are: what was done with some keys becomes another user's.
 
-A key's day is one transaction. Where its records are there, those change, the sums that name others go, and
-the slices are marked as stale, so answers come from the records until these are summed up anew. Where only
-sums are left, they are added to the new user's. Answers are exact in between, too.
+A key's day is one transaction: records change, and sums are added to the new user's, so that whoever asks in
+between finds the same total. Where records have changed their slices are marked as stale, too: a roll-up that
+has read them before may bring the old sums back, and is not the last one so.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from llmgateway.stores.mongo_sums import (
     between,
     floored,
 )
-from llmgateway.stores.rollups import DAY, SLICE
+from llmgateway.stores.rollups import DAY, SLICE, floor
 from llmgateway.stores.usage import milliseconds
 
 ROUNDS: Final = 20  # a roll-up beside it may bring sums back that are gone: then they go again
@@ -62,32 +62,44 @@ class MongoOwners:
         others, span = {"key_id": key, "user": {"$ne": user}}, between((day, day + DAY))
 
         async def whole(session: AsyncClientSession) -> None:
+            touched = None
             if has_records:
-                await self._rename_records({**others, "at": span}, user, session)
-                await self._sums.delete_many({**others, "t": span}, session=session)
-            else:
-                await self._move_sums({**others, "t": span}, user, session)
+                touched = await self._rename_records({**others, "at": span}, user, session)
+            await self._move_sums({**others, "t": span}, user, session, touched)
 
         with self._asking(STEP_SECONDS):
             async with self._client.start_session() as session:
                 await session.with_transaction(whole)
 
-    async def _rename_records(self, wanted: Document, user: str, session: AsyncClientSession) -> None:
+    async def _rename_records(self, wanted: Document, user: str, session: AsyncClientSession) -> set[int]:
+        """The slices in which there were any; they are stale from then on."""
         slices = [{"$match": wanted}, {"$group": {"_id": floored("$at", SLICE)}}]
-        touched = await (await self._records.aggregate(slices, session=session)).to_list()
+        found = await (await self._records.aggregate(slices, session=session)).to_list()
         await self._records.update_many(wanted, {"$set": {"user": user}}, session=session)
-        marks = [UpdateOne({"_id": one["_id"]}, {"$inc": {"n": 1}}, upsert=True) for one in touched]
+        marks = [UpdateOne({"_id": one["_id"]}, {"$inc": {"n": 1}}, upsert=True) for one in found]
         if marks:
             await self._stale.bulk_write(marks, ordered=False, session=session)
+        return {milliseconds(one["_id"]) for one in found}
 
-    async def _move_sums(self, wanted: Document, user: str, session: AsyncClientSession) -> None:
-        """Their ids hold the user, so each is added to another one."""
+    async def _move_sums(
+        self, wanted: Document, user: str, session: AsyncClientSession, touched: set[int] | None
+    ) -> None:
+        """Their ids hold the user, so each is added to another one. Where records are there and none has
+        changed in its time, what it counts is counted already."""
         changes: list[UpdateOne | DeleteOne] = []
         for row in await self._sums.find(wanted, session=session).to_list():
-            fields = {**{name: row[name] for name in ("l", "t", *GROUP)}, "user": user}
-            key = {name: fields[name] for name in row["_id"]}  # in the order that it has: it is a part of it
-            amounts = {name: row[name] for name in AMOUNTS}
-            more = {"$inc": amounts, "$set": {**fields, "made": row.get("made")}}
-            changes += [UpdateOne({"_id": key}, more, upsert=True), DeleteOne({"_id": row["_id"]})]
+            unit = milliseconds(row["t"])
+            if touched is None or any(floor(one, row["l"]) == unit for one in touched):
+                changes.append(_added(row, user))
+            changes.append(DeleteOne({"_id": row["_id"]}))
         if changes:
             await self._sums.bulk_write(changes, session=session)
+
+
+def _added(row: Document, user: str) -> UpdateOne:
+    fields = {**{name: row[name] for name in ("l", "t", *GROUP)}, "user": user}
+    key = {name: fields[name] for name in row["_id"]}  # in the order that it has: it is a part of it
+    amounts = {name: row[name] for name in AMOUNTS}
+    return UpdateOne(
+        {"_id": key}, {"$inc": amounts, "$set": {**fields, "made": row.get("made")}}, upsert=True
+    )
