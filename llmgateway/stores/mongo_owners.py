@@ -1,8 +1,8 @@
 """Whose the records and sums on MongoDB are: what was done with some keys becomes another user's.
 
 A key's day is one transaction: records change, and sums are added to the new user's, so that whoever asks in
-between finds the same total. Where records have changed their slices are marked as stale, too: a roll-up that
-has read them before may bring the old sums back, and is not the last one so.
+between finds the same total. Where records have changed, their slices are marked as stale, too: another
+process's roll-up that read them before may bring old sums back, which the next round then finds.
 """
 
 from collections.abc import Sequence

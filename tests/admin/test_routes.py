@@ -27,6 +27,7 @@ INVENTORY = {
     ("GET", "/admin/users"),
     ("GET", "/admin/users/{id:path}"),
     ("PATCH", "/admin/users/{id:path}"),
+    ("POST", "/admin/users/{id:path}/forget"),
     ("POST", "/admin/models"),
     ("GET", "/admin/models"),
     ("GET", "/admin/models/{id:path}"),
@@ -416,3 +417,22 @@ async def test_limits_are_put_shown_and_taken_away(client: httpx.AsyncClient) ->
 )  # fmt: skip
 async def test_limits_that_cannot_be(client: httpx.AsyncClient, path: str, body: object, status: int) -> None:
     assert (await client.put(f"/admin/limits/{path}", json=body)).status_code == status
+
+
+async def test_an_account_is_ended(client: httpx.AsyncClient, desk: Desk) -> None:
+    for user in ("alice", "faculty/ann"):
+        token = (await new_key(client, user=user))["key"]
+        answer = await client.post(f"/admin/users/{user}/forget")
+        assert (answer.status_code, answer.json()) == (200, {"id": user, "forgotten": True})
+        assert (await client.get(f"/admin/users/{user}")).status_code == 404
+        with pytest.raises(NotAuthenticated):
+            await desk.call(token)
+        assert (await client.post(f"/admin/users/{user}/forget")).status_code == 404
+    gone = (await client.get("/admin/users?state=gone")).json()["data"]
+    assert [(one["name"], one["email"], one["id"][:5]) for one in gone] == [(None, None, "gone:")] * 2
+    refused = await client.patch(f"/admin/users/{gone[0]['id']}", json={"state": "active"})
+    assert refused.status_code == 409
+    assert (await client.post("/admin/users", json={"id": "a/forget"})).status_code == 400
+    await client.post("/admin/users", json={"id": "ann", "roles": ["admin"]})
+    last = await client.post("/admin/users/ann/forget")
+    assert (last.status_code, last.json()["error"]["code"]) == (409, "last_admin")

@@ -9,12 +9,13 @@ import msgspec
 import pytest
 
 from llmgateway.app.in_force import InForce
-from llmgateway.app.periodic import ABSENCE, ACTOR, ROLL_UP, WARM, left_in
+from llmgateway.app.periodic import ABSENCE, ACTOR, GONE, ROLL_UP, WARM, left_in
 from llmgateway.app.services import JOURNAL, open_services
 from llmgateway.control.keys import NewKey
+from llmgateway.domain.call import Record
 from llmgateway.domain.errors import NotAllowed, NotAuthenticated
 from llmgateway.domain.identity import Identity
-from llmgateway.domain.ports import SystemClock, UsageQuery
+from llmgateway.domain.ports import RecordQuery, SystemClock, UsageQuery
 from llmgateway.settings import Settings, read_file, with_secrets
 from llmgateway.stores.journal import FileJournal
 from tests.lab.servers import Valkey
@@ -120,6 +121,74 @@ async def test_keys_follow_the_identity_on_every_worker_within_a_second(producti
         for one in (first, second):
             one.periodic.timetable.soon(ABSENCE)
         await eventually_answers(is_refused, "who stays away is refused")
+
+
+async def late_records_follow(settings: Settings) -> None:
+    """A call that is open when its user is forgotten, one that waits in the journal, one that comes again."""
+    async with open_services(InForce(settings), CLOCK) as services:
+        key = await services.control.keys.create(ACTOR, NewKey(user="alice", name="k"))
+
+        def call(number: int) -> Record:
+            return record(random.Random(number), CLOCK.now(), user="alice", key_id=key.key.id, outcome=None)
+
+        stored, waiting, is_open = call(1), call(2), call(3)
+        await services.store.append([msgspec.structs.replace(stored, outcome="completed")])
+        for one in (waiting, is_open):
+            services.journal.reserve(one)
+        waiting.outcome = "completed"
+        services.journal.settle(waiting)
+        await services.erasure.forget(ACTOR, "alice")
+        is_open.outcome = "completed"
+        services.journal.settle(is_open)
+        await eventually(lambda: services.periodic.timetable.leads, "it leads")
+
+        async def all_follow() -> bool:
+            services.periodic.timetable.soon(GONE)
+            rows = await services.store.usage(UsageQuery(by=("user",)))
+            users = [(str(row.group["user"])[:5], row.requests) for row in rows]
+            return users == [("gone:", 3)]
+
+        await eventually_answers(all_follow, "all are the pseudonym's", 15)
+        made = [stored, waiting, is_open]
+        lines = await services.store.records(RecordQuery())
+        assert {line["id"] for line in lines} == {one.id for one in made}
+        assert {line["user"][:5] for line in lines} == {"gone:"}
+        await services.store.append(made)  # as a reconciliation may
+        assert await services.erasure.look() == {"finished": 0, "reassigned": 0}
+        (row,) = await services.store.usage(UsageQuery())
+        assert (row.requests, row.cost) == (3, sum(one.cost for one in made))
+        assert (await services.periodic.reconciliation.run(timedelta(days=2))).discrepancy == 0
+
+
+async def test_late_records_follow_who_is_gone(settings: Settings) -> None:
+    await late_records_follow(settings)
+
+
+@pytest.mark.service
+async def test_late_records_follow_who_is_gone_in_production(production: Settings) -> None:
+    await late_records_follow(production)
+
+
+@pytest.mark.service
+async def test_who_is_gone_is_refused_by_every_worker_within_a_second(production: Settings) -> None:
+    in_force = InForce(production)
+    async with open_services(in_force, CLOCK) as first, open_services(in_force, CLOCK) as second:
+        key = await first.control.keys.create(ACTOR, NewKey(user="alice", name="k"))
+        await first.shelf.put("sessions", "one", b"1", 60, owner="alice")
+        token = key.token.reveal().encode()
+        assert (await second.gateway.authenticate(token)).user == "alice"
+
+        async def is_refused() -> bool:
+            try:
+                await second.gateway.authenticate(token)
+            except NotAuthenticated:
+                return True
+            return False
+
+        await first.erasure.forget(ACTOR, "alice")
+        await eventually_answers(is_refused, "the other worker refuses", 1)
+        assert await second.shelf.owned("sessions", "alice") == {}
+        assert (await first.control.audit.verify()).bad is None
 
 
 async def test_what_is_left_in_journals(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
+import io
 from pathlib import Path
+
+import pytest
 
 from tests.cli.conftest import Ask, Run
 
@@ -26,3 +29,21 @@ def test_models_are_listed_with_where_they_come_from(ask: Ask, run: Run, config:
     assert code == 0
     assert "http://10.0.0.7:8000/v1" in said
     assert "hidden-word" not in said + str(listed)
+
+
+def test_an_account_is_ended_after_the_id_was_typed(
+    ask: Ask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for user in ("alice", "bob"):
+        ask("keys", "create", "--user", user, "--name", "laptop")
+    for typed, code in (("", 2), ("bob\n", 2), ("alice\n", 0)):
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        ended, said = run("users", "forget", "alice")
+        assert ended == code
+        assert "Type alice to go on" in said
+    assert run("users", "show", "alice")[0] == 1
+    assert ask("users", "forget", "bob", "--yes") == {"id": "bob", "forgotten": True}
+    assert [user["id"][:5] for user in ask("users", "list", "--state", "gone")["data"]] == ["gone:"] * 2
+    assert {key["state"] for key in ask("keys", "list")["data"]} == {"revoked"}
+    assert run("users", "forget", "carol", "--yes")[0] == 1
+    assert run("audit", "verify")[0] == 0

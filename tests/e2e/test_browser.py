@@ -23,15 +23,15 @@ models:
 """
 MARKUP = "img, [onload], [onerror]"
 OPERATORS = (
-    "/people", "/people/new", "/person/ann", "/person/aino", "/person-state/aino", "/projects",
-    "/projects/new", "/project/lab", "/project-end/lab", "/keys", "/models", "/model/qwen3-32b",
+    "/people", "/people/new", "/person/ann", "/person/aino", "/person-state/aino", "/person-forget/aino",
+    "/projects", "/projects/new", "/project/lab", "/project-end/lab", "/keys", "/models", "/model/qwen3-32b",
     "/models/new", "/limits", "/limits/user/ann", "/limits/default/default", "/usage?by=user&and=model",
     "/requests", "/live", "/audit", "/announcements", "/config",
 )  # fmt: skip
 ODD = '<img src=x onerror="alert(1)">'
 PAGES = (
     "", "/keys", "/keys/new", "/usage", "/requests", "/models", "/models/qwen3-32b", "/playground",
-    "/api", "/account", "/nothing",
+    "/api", "/account", "/account/forget", "/nothing",
 )  # fmt: skip
 PASSWORD = "correct horse battery"
 NO_SCRIPTS: dict[str, Any] = {"java_script_enabled": False}

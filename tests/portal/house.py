@@ -94,7 +94,8 @@ class Portal:
                         configured=lambda: desk.configuration)  # fmt: skip
         route = Route(Catalog(desk.configuration.base_models), lambda targets: targets)
         return PortalDesk(
-            control=desk.control, erasure=desk.erasure, sessions=self.sessions, shelf=self.shelf, clock=desk.clock,
+            control=desk.control, erasure=desk.erasure, sessions=self.sessions, shelf=self.shelf,
+            clock=desk.clock,
             accounts=Accounts(ground, desk.control.people, self.shelf, admin_key=ADMIN_KEY,
                               rules=lambda: self.rules, hasher=QUICK),
             playground=Playground(desk.control.keys, desk.clock),

@@ -1,6 +1,7 @@
 """A person's own page: profile, password, sessions, data."""
 
 from llmgateway.control.keys import NewKey
+from llmgateway.domain.ports import UsageQuery
 from tests.control.desk import ANN
 from tests.portal.house import PASSWORD, Browser, Portal, browsing
 from tests.portal.test_overview import used
@@ -82,3 +83,53 @@ async def test_the_export_holds_all_that_is_kept_and_no_secret(alice: Browser, p
         "bobs-model",
     ):
         assert secret not in answer.text
+
+
+FORGET = "/portal/account/forget"
+
+
+async def test_people_end_their_own_account(alice: Browser, portal: Portal) -> None:
+    await portal.desk.control.keys.create(ANN, NewKey(user="alice", name="laptop"))
+    await used(portal, "alice", "qwen3-32b", id="a")
+    await alice.get("/portal/account")
+    assert f'href="{FORGET}"' in alice.page
+    async with browsing(portal) as other:
+        await other.get("/portal/sign-in")
+        await other.sign_in()
+        assert (await alice.get(FORGET)).status_code == 200
+        assert "pseudonym" in alice.page
+        for wrong in ("", "bob", "Alice"):
+            answer = await alice.post(FORGET, {"typed": wrong})
+            assert answer.status_code == 422
+            assert 'id="e-typed"' in alice.page
+        answer = await alice.post(FORGET, {"typed": " alice "})
+        assert answer.headers["location"] == "/portal/sign-in?said=forgotten"
+        for browser in (alice, other):
+            assert (await browser.get("/portal")).is_redirect
+    await alice.get("/portal/sign-in?said=forgotten")
+    assert "The account is ended." in alice.page
+    assert (await alice.sign_in()).status_code == 401
+    rows = await portal.desk.store.usage(UsageQuery(by=("user",)))
+    assert [(row.requests, str(row.group["user"])[:5]) for row in rows] == [(1, "gone:")]
+    await alice.get("/portal/sign-up")
+    await alice.sign_up()  # the name is free again, for somebody new
+    assert (await alice.get("/portal/account/export.json")).json()["usage"] == []
+
+
+async def test_the_only_administrator_is_told_why_not(ann: Browser, portal: Portal) -> None:
+    await ann.get(FORGET)
+    answer = await ann.post(FORGET, {"typed": "ann"})
+    assert answer.status_code == 409
+    assert "make somebody else one first" in ann.page
+    assert (await ann.get("/portal")).status_code == 200
+
+
+async def test_an_account_is_ended_by_its_own_page_only(alice: Browser, portal: Portal) -> None:
+    await alice.get("/portal/account")
+    sent = {"typed": "alice", "token": "guessed"}
+    assert (await alice.post(FORGET, sent)).status_code == 403
+    await alice.get(FORGET)
+    headers = {"sec-fetch-site": "cross-site"}
+    answer = await alice.client.post(FORGET, data={**alice.hidden(FORGET), "typed": "alice"}, headers=headers)
+    assert answer.status_code == 403
+    assert (await portal.desk.control.people.get("alice")).state == "active"

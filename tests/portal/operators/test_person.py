@@ -145,3 +145,39 @@ async def test_what_the_policy_says_of_a_person(ann: Browser, portal: Portal) ->
             assert text in ann.page, text
         await ann.get("/portal/operators/people")
         assert badge in ann.page
+
+
+FORGET = "/portal/operators/person-forget/aino"
+
+
+async def test_an_administrator_ends_an_account(ann: Browser, portal: Portal) -> None:
+    issued = await portal.desk.control.keys.create(ANN, NewKey(user="aino", name="laptop"))
+    await ann.get(AINO)
+    assert f'href="{FORGET}"' in ann.page
+    await ann.get(FORGET)
+    assert (await ann.post(FORGET, {"typed": "Aino"})).status_code == 422
+    answer = await ann.post(FORGET, {"typed": "aino"})
+    assert answer.headers["location"] == "/portal/operators/people?said=forgotten"
+    with pytest.raises(NotAuthenticated):
+        await portal.desk.call(issued.token.reveal())
+    assert (await ann.get(AINO)).status_code == 404
+    await ann.get("/portal/operators/people?state=gone")
+    assert "gone:" in ann.page
+    assert "Aino" not in ann.page
+    ((gone,), _) = await portal.desk.control.people.page({"state": "gone"}, limit=9)
+    await ann.get(f"/portal/operators/person/{gone.id}")
+    assert "This account was ended." in ann.page
+    assert "/person-forget/" not in ann.page
+    refused = await ann.post(
+        f"/portal/operators/person-forget/{gone.id}", {"token": await token(ann), "typed": gone.id}
+    )
+    assert refused.status_code == 409
+    mine = {"token": await token(ann), "typed": "ann"}
+    assert (await ann.post("/portal/operators/person-forget/ann", mine)).status_code == 403
+
+
+async def test_an_operator_ends_nobodys_account(olli: Browser) -> None:
+    await olli.get(AINO)
+    assert "/person-forget/" not in olli.page
+    assert (await olli.get(FORGET)).status_code == 404
+    assert (await olli.post(FORGET, {"token": await token(olli), "typed": "aino"})).status_code == 404

@@ -11,6 +11,7 @@ from tests.portal.house import Browser, Portal
 ADMINS = {
     "op-person-roles",
     "op-person-key",
+    "op-person-forget",
     "op-model-new",
     "op-model-change",
     "op-model-delete",
