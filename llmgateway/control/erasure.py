@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 BECOMES, SINCE = "becomes", "gone_since"  # of a user who is just going: the pseudonym, and when that began
 KEYS = "keys"  # of what is left: the ids of all keys that records may come with
-SHELVES: Final = ("sessions", "refusals")  # where a user owns something
+SHELVES: Final = ("sessions", "refusals", "saml-named")  # where a user owns something
 LATELY = timedelta(days=2)  # in which nearly all records have come; for older ones a look a day is enough
 PATIENCE = timedelta(minutes=2)  # before somebody else goes on with what may still be under way
 TRIES = 8

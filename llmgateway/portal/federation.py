@@ -155,7 +155,7 @@ class SamlFederation:
         actor = Actor(f"user {arriving.identity.subject}", visit.actor.source, visit.actor.request_id)
         user = await self._welcome(actor, arriving.identity)
         name = _name_of(arriving.details["provider"], arriving.details["name"])
-        await self._shelf.put(NAMED, name, user.id.encode(), LONGEST.total_seconds())
+        await self._shelf.put(NAMED, name, user.id.encode(), LONGEST.total_seconds(), owner=user.id)
         return Redirect("overview", wish=arriving.following, begins_for=user.id, how="saml",
                         details=arriving.details)  # fmt: skip
 

@@ -27,7 +27,7 @@ from llmgateway.domain.policy import Grants, KeyRules, Policy, Rule
 from llmgateway.domain.ports import Document, Kind, RecordQuery, UsageQuery
 from llmgateway.domain.terms import Terms
 from llmgateway.jobs import refusals
-from llmgateway.portal import sessions
+from llmgateway.portal import federation, sessions
 from llmgateway.stores.sqlite import SqliteStore
 from tests.control.desk import ANN, Desk
 from tests.control.test_accounts import House
@@ -319,4 +319,4 @@ async def test_who_is_gone_is_not_missed(desk: Desk) -> None:
 
 
 def test_the_shelves_are_those_that_users_own() -> None:
-    assert {sessions.SHELF, refusals.SHELF} == set(SHELVES)
+    assert {sessions.SHELF, refusals.SHELF, federation.NAMED} == set(SHELVES)
