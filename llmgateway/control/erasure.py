@@ -118,8 +118,9 @@ class Erasure:
         old, new = user["id"], user[BECOMES]
         keys = await self._end_keys(old, new)
         for shelf in SHELVES:
-            for id in await self._shelf.owned(shelf, old):
-                await self._shelf.delete(shelf, id)
+            while found := await self._shelf.owned(shelf, old):  # the last look clears the owner's name, too
+                for id in found:
+                    await self._shelf.delete(shelf, id)
         await self._store.delete("accounts", old)
         await self._rename_first(old, new)
         await self._rename_acceptances(old, new)

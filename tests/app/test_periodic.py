@@ -4,9 +4,11 @@ import asyncio
 import random
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from pymongo import MongoClient
 
 from llmgateway.app.in_force import InForce
 from llmgateway.app.periodic import ABSENCE, ACTOR, GONE, ROLL_UP, WARM, left_in
@@ -18,6 +20,7 @@ from llmgateway.domain.identity import Identity
 from llmgateway.domain.ports import RecordQuery, SystemClock, UsageQuery
 from llmgateway.settings import Settings, read_file, with_secrets
 from llmgateway.stores.journal import FileJournal
+from llmgateway.stores.redis import RedisState
 from tests.lab.servers import Valkey
 from tests.lab.waiting import eventually, eventually_answers
 from tests.stores.contract import plain_sums, sums_of
@@ -169,12 +172,22 @@ async def test_late_records_follow_who_is_gone_in_production(production: Setting
     await late_records_follow(production)
 
 
+def stored_in(url: str) -> str:
+    """All but the audit log."""
+    with MongoClient[dict[str, Any]](url) as client:
+        database = client.get_default_database()
+        names = [name for name in database.list_collection_names() if name != "audit"]
+        assert {"users", "keys", "records", "sums"} <= set(names)
+        return repr([list(database[name].find()) for name in names])
+
+
 @pytest.mark.service
 async def test_who_is_gone_is_refused_by_every_worker_within_a_second(production: Settings) -> None:
     in_force = InForce(production)
     async with open_services(in_force, CLOCK) as first, open_services(in_force, CLOCK) as second:
         key = await first.control.keys.create(ACTOR, NewKey(user="alice", name="k"))
         await first.shelf.put("sessions", "one", b"1", 60, owner="alice")
+        await first.store.append([record(random.Random(1), CLOCK.now(), user="alice", key_id=key.key.id)])
         token = key.token.reveal().encode()
         assert (await second.gateway.authenticate(token)).user == "alice"
 
@@ -187,7 +200,10 @@ async def test_who_is_gone_is_refused_by_every_worker_within_a_second(production
 
         await first.erasure.forget(ACTOR, "alice")
         await eventually_answers(is_refused, "the other worker refuses", 1)
-        assert await second.shelf.owned("sessions", "alice") == {}
+        assert isinstance(first.state, RedisState)
+        assert await first.state.ask(("KEYS", "*alice*")) == []
+        assert production.mongo_url is not None
+        assert "alice" not in await asyncio.to_thread(stored_in, production.mongo_url.reveal())
         assert (await first.control.audit.verify()).bad is None
 
 
