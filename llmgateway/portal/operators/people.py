@@ -23,6 +23,8 @@ async def show(desk: Desk, visit: Visit) -> Answer:
     def matches(user: User) -> bool:
         if user.id.startswith(SERVICE):  # whom keys of projects belong to: nobody
             return False
+        if user.state == "gone" and "state" not in query:
+            return False
         has_role = "role" not in query or query["role"] in user.roles
         return has_role and holds(query.get("q", ""), user.id, user.name, user.email)
 

@@ -161,6 +161,8 @@ async def test_an_administrator_ends_an_account(ann: Browser, portal: Portal) ->
     with pytest.raises(NotAuthenticated):
         await portal.desk.call(issued.token.reveal())
     assert (await ann.get(AINO)).status_code == 404
+    await ann.get("/portal/operators/people")
+    assert "gone:" not in ann.page  # only for who asks
     await ann.get("/portal/operators/people?state=gone")
     assert "gone:" in ann.page
     assert "Aino" not in ann.page
