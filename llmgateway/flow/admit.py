@@ -93,7 +93,7 @@ class Permit:
         ask, model = self._ask, self._model
         if not ENDPOINTS[ask.endpoint].generates:
             return 0
-        return (ask.max_output or model.max_output or UNSAID_OUTPUT) * ask.choices
+        return (ask.max_output or model.max_output or UNSAID_OUTPUT) * ask.choices * ask.prompts
 
     async def _wait_for_place(self, most: int, prompt: int) -> None:
         model, principal = self._model, self._principal

@@ -198,6 +198,7 @@ async def test_the_prompt_is_counted_where_tokens_are_limited(background: Backgr
     [
         (chat(endpoint="/v1/embeddings"), 0),
         (chat(max_output=3, choices=2), 6),
+        (chat(max_output=3, choices=2, prompts=5), 30),
         (chat(), 10),
     ],
 )
