@@ -48,13 +48,15 @@ class Absence:
         """False where there is nobody to tell, or the user has just changed, maybe by signing in."""
         if step.is_warning and not await self._has_keys(user["id"]):
             return False
+        told = {"signed_in_at": user["signed_in_at"], **step.told}
         try:
-            await self._store.replace("users", {**user, **step.fields, "revision": user["revision"] + 1})
+            async with self._audit.change(ACTOR, step.action, user["id"]) as entry:
+                await entry.accept(told)
+                changed = {**user, **step.fields, "revision": user["revision"] + 1}
+                await self._store.replace("users", changed)
         except Conflict:
             return False
-        told = {"signed_in_at": user["signed_in_at"], **step.told}
         log.warning(step.says, extra={"fields": {"user": user["id"], **told}})
-        await self._audit.write(ACTOR, step.action, user["id"], result="ok", details=told)
         if not step.is_warning:
             await announce_user(self._store, self._state, user["id"])
         return True

@@ -9,6 +9,7 @@ import contextlib
 import hmac
 import re
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from argon2 import PasswordHasher
@@ -33,6 +34,7 @@ SIGN_UPS, HOUR = 20, 3600.0  # tries from an address
 AT_ONCE = 2  # passwords hashed at a time: each takes 64 MiB
 FIRST = "#first"  # no name of an account: the document that says whose the first one is
 SHELF = "tries"
+LONG, NETWORK = 6, 64  # the version of IP, and the bits of the part that a provider gives to one line
 NOBODY = "nobody"  # the target of a try that names no account
 
 T = TypeVar("T")
@@ -92,7 +94,7 @@ class Accounts:
         if not await self.may_sign_up():
             raise InvalidRequest("Accounts cannot be made here; please ask the operators.")
         login, password = login_in(new.login), password_in(new.password, new.login)
-        if await self._shelf.count(SHELF, f"up:{address}", HOUR) > SIGN_UPS:
+        if await self._shelf.count(SHELF, f"up:{_line_of(address)}", HOUR) > SIGN_UPS:
             raise OverLimit("Too many tries from your address; try again in an hour.", retry_after=60)
         is_admin = await self._becomes_admin(login, new.claim)
         if not is_admin and not self.rules().sign_up:
@@ -129,7 +131,7 @@ class Accounts:
         await self._audit.write(actor, "accounts.sign_in", target, result=result, details={})
         if not is_right or account is None:
             raise _wrong()
-        for id in (f"pair:{login}:{address}", f"name:{login}"):
+        for id in (f"pair:{login}:{_line_of(address)}", f"name:{login}"):
             await self._shelf.delete(SHELF, id)
         if self._hasher.check_needs_rehash(digest):
             await self._replace(account, await self._hashed(password.reveal()))
@@ -179,7 +181,8 @@ class Accounts:
                 await self._store.delete("users", login)
 
     async def _count_try(self, login: str, address: str) -> None:
-        limits = ((f"from:{address}", PER_ADDRESS), (f"pair:{login}:{address}", PER_PAIR),
+        line = _line_of(address)
+        limits = ((f"from:{line}", PER_ADDRESS), (f"pair:{login}:{line}", PER_PAIR),
                   (f"name:{login}", PER_NAME))  # fmt: skip
         for id, most in limits:
             if await self._shelf.count(SHELF, id, WINDOW) > most:
@@ -230,6 +233,15 @@ def password_in(value: Secret, login: str, param: str = "password") -> str:
     except UnicodeError:
         raise InvalidRequest("That password cannot be written.", param=param) from None
     return password
+
+
+def _line_of(address: str) -> str:
+    """Whose tries are counted together: of IPv6 a whole network, since each line has 2**64 addresses."""
+    try:
+        is_long = ip_address(address).version == LONG
+    except ValueError:
+        return address
+    return str(ip_network(f"{address}/{NETWORK}", strict=False)) if is_long else address
 
 
 def _is_other_admin(user: Document, login: str) -> bool:

@@ -29,11 +29,12 @@ async def warn_of_expiry(store: Store, audit: Audit, clock: Clock, days: int) ->
 
 
 async def _warn(store: Store, audit: Audit, key: Document) -> bool:
+    told = {"user": key["user"], "name": key["name"], "expires_at": key["expires_at"]}
     try:
-        await store.replace("keys", {**key, WARNED: key["expires_at"], "revision": key["revision"] + 1})
+        async with audit.change(ACTOR, "keys.expiring", key["id"]) as entry:
+            await entry.accept(told)
+            await store.replace("keys", {**key, WARNED: key["expires_at"], "revision": key["revision"] + 1})
     except Conflict:
         return False  # it is being changed: maybe so that it does not expire
-    told = {"user": key["user"], "name": key["name"], "expires_at": key["expires_at"]}
     log.warning("a key is about to expire", extra={"fields": {"key": key["id"], **told}})
-    await audit.write(ACTOR, "keys.expiring", key["id"], result="ok", details=told)
     return True

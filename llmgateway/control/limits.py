@@ -5,7 +5,7 @@ Those of a user and of a key stand in their own documents; those of a project, o
 the place of a subject's whole set, until it is taken away again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast, get_args
 
 import msgspec
@@ -103,8 +103,10 @@ class LimitSets:
 
     async def get(self, subject: Subject) -> LimitSet:
         """A user, project or model that nobody has heard of has the limits that one would have."""
+        return await self._found(subject, await load_book(self._store, self._configured().limits))
+
+    async def _found(self, subject: Subject, book: LimitBook) -> LimitSet:
         base = self._configured().limits
-        book = await load_book(self._store, base)
         if subject.kind == "key":
             return _set(subject, (await self._keys.get(subject.id)).limits, NO_LIMITS)
         if subject.kind == "user":
@@ -144,12 +146,15 @@ class LimitSets:
                     await announce(self._state, [Change("limits", subject.name)])
         return await self.get(subject)
 
-    async def page(self, *, limit: int, after: str | None = None) -> tuple[list[LimitSet], str | None]:
-        """All that is set anywhere, by name."""
-        names = sorted(await self._names())
-        rest = [name for name in names if after is None or name > after]
-        found = [await self.get(subject_in(*name.split("/", 1))) for name in rest[:limit]]
-        return found, rest[limit - 1] if len(rest) > limit else None
+    async def page(
+        self, *, limit: int, after: str | None = None, matches: Callable[[Subject], bool] = lambda _: True
+    ) -> tuple[list[LimitSet], str | None]:
+        """All that is set anywhere, by name; of those that match, if not every one is asked for."""
+        later = (name for name in sorted(await self._names()) if after is None or name > after)
+        rest = [one for one in (subject_in(*name.split("/", 1)) for name in later) if matches(one)]
+        book = await load_book(self._store, self._configured().limits)
+        found = [await self._found(subject, book) for subject in rest[:limit]]
+        return found, rest[limit - 1].name if len(rest) > limit else None
 
     async def scopes_of(self, user: User, keys: Sequence[Key], models: Iterable[str]) -> list[Scope]:
         """All that limits a person's calls: their own limits, their project's, those of each key and of each

@@ -13,7 +13,8 @@ class Ask(Struct, frozen=True):
     """What a program asked for, read and checked once.
 
     `body` holds the client's own bytes, which go upstream when nothing has to change. `model_at` is where the
-    model's name stands in a form; None for JSON. `max_output` is None where the request names no maximum.
+    model's name stands in a form; None for JSON. `max_output` is None where the request names no maximum. Of
+    each of its `prompts` there are as many answers as `choices`.
     """
 
     endpoint: str
@@ -26,6 +27,7 @@ class Ask(Struct, frozen=True):
     wants_continuous_usage: bool = False
     max_output: int | None = None
     choices: int = 1
+    prompts: int = 1
 
 
 class Tokens(Struct, frozen=True):

@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 PERIOD = 0.1  # seconds between sweeps: how late a deadline may fire
 NEVER = float("inf")
+AFTER_FAILURE = 1.0  # seconds in which a thing that could not expire does not keep others from it
 
 
 class Timed(Protocol):
@@ -33,7 +34,9 @@ class Sweep(Generic[Thing]):
         self.discard = self._things.discard
 
     def turn(self, now: float) -> None:
+        """What one of them raises ends the turn; the next one begins with the others."""
         for thing in [thing for thing in self._things if thing.due <= now]:
+            thing.due = now + AFTER_FAILURE
             thing.expire(now)
 
     def __iter__(self) -> Iterator[Thing]:

@@ -20,7 +20,7 @@ from llmgateway.edge.asgi import Message, Receive, Scope, Send, begin
 from llmgateway.edge.errors import body_of, headers_of, status_of
 from llmgateway.edge.forms import read_form
 from llmgateway.edge.ratelimits import ratelimit_headers
-from llmgateway.wire.jsonhead import read_head
+from llmgateway.wire.jsonhead import prompts_in, read_head
 from llmgateway.wire.sse import event_of
 from llmgateway.wire.trace_context import context_in
 
@@ -102,6 +102,7 @@ class HttpCaller:
             wants_continuous_usage=options is not None and options.continuous_usage_stats is True,
             max_output=head.max_completion_tokens or head.max_tokens or head.max_output_tokens,
             choices=max(head.n or 1, head.best_of or 1),
+            prompts=1 if not head.prompt else prompts_in(head),
         )
 
     def _asked_by_form(self, body: bytes, content_type: bytes) -> Ask:

@@ -10,7 +10,14 @@ import msgspec
 from llmgateway.domain.call import NO_TOKENS, Ask, Attempt, Outcome, Record, TargetRef, Tokens, UsageSource
 from llmgateway.domain.catalog import Model, Target
 from llmgateway.domain.endpoints import ENDPOINTS
-from llmgateway.domain.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimeout
+from llmgateway.domain.errors import (
+    ClientGone,
+    GatewayError,
+    LedgerUnavailable,
+    ShuttingDown,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from llmgateway.domain.estimate import tokens_in
 from llmgateway.domain.keys import Principal
 from llmgateway.domain.ports import Caller, Clock, Evidence, Journal
@@ -57,7 +64,11 @@ class Line:
 
     async def __aenter__(self) -> Self:
         self._price(Tokens(tokens_in(len(self._ask.body))), "estimated")  # what it costs if the process dies
-        self._account.journal.reserve(self._record)
+        try:
+            self._account.journal.reserve(self._record)
+        except LedgerUnavailable:
+            self._price(NO_TOKENS, "none")  # limits are charged with what the record says
+            raise
         self._vigil.followers.append(self)
         return self
 
@@ -101,20 +112,21 @@ class Line:
 
     async def _close(self, outcome: Outcome, status: int, *, asks: bool) -> None:
         evidence = self.evidence
-        tokens = evidence.tokens if evidence is not None else NO_TOKENS
-        if tokens is not None:
-            self._price(tokens, "none" if evidence is None else "upstream")
-            self._write_down(outcome, status)
-            return
         try:
-            await self._count(evidence, asks=asks)
+            if evidence is None:
+                self._price(NO_TOKENS, "none")
+            elif (tokens := evidence.tokens) is not None:
+                self._price(tokens, "upstream")
+            else:
+                await self._count(evidence, asks=asks)
         finally:
             self._write_down(outcome, status)
 
-    async def _count(self, evidence: Evidence | None, *, asks: bool) -> None:
+    async def _count(self, evidence: Evidence, *, asks: bool) -> None:
         """What the upstream did not say: a tokeniser's count if one can be asked, else an estimate."""
-        if evidence is None or not ENDPOINTS[self._ask.endpoint].has_tokens:
+        if not ENDPOINTS[self._ask.endpoint].has_tokens:
             self._price(NO_TOKENS, "none")
+            self._record.cost = cost_of(NO_TOKENS, self._model.price)  # an answer has its price, too
             return
         text = evidence.text()
         self._price(Tokens(tokens_in(len(self._ask.body)), tokens_in(len(text.encode()))), "estimated")

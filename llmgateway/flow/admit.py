@@ -9,6 +9,7 @@ from llmgateway.domain.book import LimitBook
 from llmgateway.domain.call import NO_TOKENS, Ask, Record, Tokens
 from llmgateway.domain.catalog import Model
 from llmgateway.domain.endpoints import ENDPOINTS
+from llmgateway.domain.entries import MOST_COUNTED
 from llmgateway.domain.errors import InvalidRequest, OverLimit, Overloaded, ShuttingDown
 from llmgateway.domain.keys import Principal
 from llmgateway.domain.limits import Claim, Limits, Scope
@@ -71,7 +72,8 @@ class Permit:
             most = Tokens(prompt, self._longest_answer())
             cost = 0 if self._model.price is FREE else cost_of(most, self._model.price)
             period = admit.calendar.period_of(caller.at)
-            claim = Claim(caller.id, self._scopes, most.prompt + most.completion, cost, period)
+            tokens = min(most.prompt + most.completion, MOST_COUNTED)
+            claim = Claim(caller.id, self._scopes, tokens, min(cost, MOST_COUNTED), period)
             try:
                 caller.standings = await admit.limiter.reserve(claim)
             except OverLimit as refusal:
@@ -91,7 +93,7 @@ class Permit:
         ask, model = self._ask, self._model
         if not ENDPOINTS[ask.endpoint].generates:
             return 0
-        return (ask.max_output or model.max_output or UNSAID_OUTPUT) * ask.choices
+        return (ask.max_output or model.max_output or UNSAID_OUTPUT) * ask.choices * ask.prompts
 
     async def _wait_for_place(self, most: int, prompt: int) -> None:
         model, principal = self._model, self._principal

@@ -48,10 +48,10 @@ class Count:
             return await self._ask(target, _beside(target, "/tokenize"), "text", both, _count_in)
 
     async def chat(self, target: Target, request: dict[str, Any]) -> int:
-        """`request` is a chat request, or a completion's with `prompt`."""
+        """`request` is a chat request, a completion's with `prompt`, or one with `input`."""
         messages = request.get("messages")
         if not isinstance(messages, list):
-            return await self.text(target, text_of_prompt(request.get("prompt", request.get("input", ""))))
+            return await self._prompt(target, request)
         chat = {"model": target.model} | {name: request[name] for name in _CHAT_FIELDS if name in request}
         try:
             body = {**chat, "add_generation_prompt": True}
@@ -63,6 +63,13 @@ class Count:
         except UpstreamFailed:
             written = text_of_messages(messages)
         return await self.text(target, written)
+
+    async def _prompt(self, target: Target, request: dict[str, Any]) -> int:
+        prompt = request.get("prompt", request.get("input", ""))
+        instructions = request.get("instructions")
+        text = "\n".join(filter(None, (text_of_prompt(instructions), text_of_prompt(prompt))))
+        tokens = tokens_among(prompt)
+        return tokens if tokens and not text else tokens + await self.text(target, text)
 
     async def _ask(
         self,
@@ -130,19 +137,27 @@ def _prompt_in(answer: dict[str, Any]) -> str | None:
 
 
 def text_of_prompt(prompt: object) -> str:
-    """A completion's prompt or an embedding's input as one string."""
+    """A completion's prompt, an embedding's or a response's input as one string."""
     if isinstance(prompt, str):
         return prompt
     if isinstance(prompt, list):
-        return "\n".join(part for part in prompt if isinstance(part, str))
+        texts = (part if isinstance(part, str) else text_of_messages([part]) for part in prompt)
+        return "\n".join(filter(None, texts))
     return ""
+
+
+def tokens_among(prompt: object) -> int:
+    """What was tokenised before it came: one list of numbers, or several."""
+    if not isinstance(prompt, list):
+        return 0
+    return sum(tokens_among(part) if isinstance(part, list) else type(part) is int for part in prompt)
 
 
 def text_of_messages(messages: list[Any]) -> str:
     """All texts of a chat, one line each; pictures and sounds are not text."""
     lines = []
     for message in messages:
-        content = message.get("content") if isinstance(message, dict) else None
+        content = message.get("content", message.get("output")) if isinstance(message, dict) else None
         if isinstance(content, str):
             lines.append(content)
         elif isinstance(content, list):

@@ -49,12 +49,16 @@ async def end_session(desk: Desk, visit: Visit) -> Answer:
     handle = visit.form.text("session")
     if handle == visit.current.handle:
         return Redirect("sign-in", said="signed-out", ends=True)
-    await desk.sessions.end_one(visit.me.id, handle)
+    async with desk.control.audit.change(visit.actor, "sessions.end", visit.me.id) as entry:
+        await entry.accept({"which": "another"})
+        await desk.sessions.end_one(visit.me.id, handle)
     return Redirect("account", said="ended")
 
 
 async def end_others(desk: Desk, visit: Visit) -> Answer:
-    await desk.sessions.end_all(visit.me.id, but=visit.current)
+    async with desk.control.audit.change(visit.actor, "sessions.end", visit.me.id) as entry:
+        await entry.accept({"which": "others"})
+        await desk.sessions.end_all(visit.me.id, but=visit.current)
     return Redirect("account", said="others-ended")
 
 

@@ -119,9 +119,7 @@ class Turns:
     async def recover(self, worker: str, spent: Spent) -> int:
         """Settles some of what a dead worker held; how much, and 0 when nothing is left. Raises
         `StoreUnavailable` when nobody can say what the rest has used."""
-        _, found = await self.redis.ask(("HSCAN", HELD + worker, 0, "COUNT", 100))
-        held = {id.decode(): msgspec.msgpack.decode(one, type=list[Any])
-                for id, one in zip(found[::2], found[1::2], strict=True) if id != b"#"}  # fmt: skip
+        held = await self._some_held(worker)
         if not held:
             await self.redis.ask(("UNLINK", HELD + worker), ("ZREM", WORKERS, worker))
             return 0
@@ -136,6 +134,19 @@ class Turns:
 
     async def leave(self) -> None:
         await self.redis.ask(("ZREM", WORKERS, self.worker))
+
+    async def _some_held(self, worker: str) -> dict[str, list[Any]]:
+        """By call; empty when nothing is left. A step of the scan may find nothing where others do: a large
+        hash that was emptied from its front is long empty there."""
+        held: dict[str, list[Any]] = {}
+        cursor = b"0"
+        while True:
+            cursor, found = await self.redis.ask(("HSCAN", HELD + worker, cursor, "COUNT", 100))
+            for id, one in zip(found[::2], found[1::2], strict=True):
+                if id != b"#":
+                    held[id.decode()] = msgspec.msgpack.decode(one, type=list[Any])
+            if held or cursor == b"0":
+                return held
 
     def _ask(self, worker: str) -> Ask:
         self._turn += 1

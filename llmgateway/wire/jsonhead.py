@@ -39,6 +39,7 @@ class Head(Struct):
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     max_output_tokens: Count | None = None
+    prompt: Raw = Raw()
     messages: Annotated[list[Raw], Meta(max_length=MAX_MESSAGES)] | None = None
     tools: Annotated[list[Raw], Meta(max_length=MAX_TOOLS)] | None = None
     stop: Annotated[list[Raw], Meta(max_length=MAX_STOPS)] | str | None = None
@@ -47,6 +48,7 @@ class Head(Struct):
 _decode_head = msgspec.json.Decoder(Head).decode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_any = msgspec.json.Decoder().decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -58,6 +60,16 @@ def read_head(body: bytes) -> Head:
     """Raises InvalidJson where the body is no strict JSON object, InvalidRequest with `param` where a field
     is wrong."""
     return _read(body, _decode_head)
+
+
+def prompts_in(head: Head) -> int:
+    """How many answers a completion is asked for at once: several prompts have one each, and a list of
+    numbers is one prompt."""
+    prompt = bytes(head.prompt).lstrip()
+    if not prompt.startswith(b"["):
+        return 1
+    parts = _decode_list(prompt)
+    return sum(bytes(part).lstrip()[:1] in (b'"', b"[") for part in parts) or 1
 
 
 def read_object(body: bytes) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from llmgateway.control.absence import Absence, due_at
 from llmgateway.control.audit import Actor
 from llmgateway.control.keys import Issued, KeyChanges, NewKey
-from llmgateway.domain.errors import NotAllowed, NotAuthenticated
+from llmgateway.domain.errors import NotAllowed, NotAuthenticated, StoreUnavailable
 from llmgateway.domain.identity import Identity
 from llmgateway.domain.policy import Grants, KeyRules, Policy, Rule
 from tests.control.desk import ANN, Desk
@@ -66,6 +66,19 @@ async def test_warned_once_then_suspended_then_back_at_the_next_sign_in(desk: De
     desk.clock.pass_seconds(80 * DAY)
     assert await look(desk) == (1, 0, 0)  # of another absence another warning
     assert (await desk.control.audit.verify()).bad is None
+
+
+async def test_nobody_is_shut_out_without_a_line_that_says_so(desk: Desk) -> None:
+    await comes(desk)
+    key = await key_of(desk)
+    desk.clock.pass_seconds(90 * DAY)
+    await desk.store.insert("audit", {"id": "damaged", "revision": 0, "at": desk.clock.now()})
+    with pytest.raises(StoreUnavailable):
+        await look(desk)
+    assert (await desk.control.people.get("alice")).lapsed is None
+    assert await desk.store.delete("audit", "damaged")
+    assert await look(desk) == (0, 1, 0)
+    assert not await passes(desk, key)
 
 
 async def test_who_has_no_keys_need_not_be_warned(desk: Desk) -> None:

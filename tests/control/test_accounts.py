@@ -201,6 +201,18 @@ async def test_an_address_is_stopped_whatever_names_it_tries(house: House) -> No
         await house.sign_up("one-more")
 
 
+async def test_whoever_has_many_ipv6_addresses_has_one(house: House) -> None:
+    """A provider gives each line 2**64 of them, so the network is what counts."""
+    await house.sign_up("alice")
+    for n in range(PER_PAIR):
+        with pytest.raises(NotAuthenticated):
+            await house.sign_in("alice", Secret("wrong wrong"), f"2001:db8:0:7::{n:x}")
+    with pytest.raises(OverLimit):
+        await house.sign_in("alice", address="2001:db8:0:7:ffff::1")
+    assert await house.sign_in("alice", address="2001:db8:0:8::1") == "alice"
+    assert await house.sign_in("alice", address="unknown") == "alice"
+
+
 async def test_a_password_is_changed_by_who_knows_it(house: House) -> None:
     await house.sign_up("alice")
     change = house.accounts.change_password

@@ -2,8 +2,11 @@
 
 from datetime import timedelta
 
+import pytest
+
 from llmgateway.control.expiry import WARNED, warn_of_expiry
 from llmgateway.control.keys import KeyChanges, NewKey
+from llmgateway.domain.errors import StoreUnavailable
 from tests.control.desk import ANN, Desk
 
 
@@ -35,6 +38,16 @@ async def test_only_keys_that_soon_end_and_only_once(desk: Desk) -> None:
     desk.clock.pass_seconds(20 * 86_400)
     assert await warned(desk) == 1  # the one that was later; those that are over are not warned of
     assert (await desk.control.audit.verify()).bad is None
+
+
+async def test_a_warning_without_a_line_is_none(desk: Desk) -> None:
+    ends = desk.clock.at + timedelta(days=3)
+    key = (await desk.control.keys.create(ANN, NewKey(user="alice", name="laptop", expires_at=ends))).key
+    await desk.store.insert("audit", {"id": "damaged", "revision": 0, "at": desk.clock.now()})
+    with pytest.raises(StoreUnavailable):
+        await warned(desk)
+    assert await desk.store.delete("audit", "damaged")
+    assert (await warned(desk), await lines(desk)) == (1, [key.id])
 
 
 async def test_an_end_that_was_moved_is_warned_of_again(desk: Desk) -> None:

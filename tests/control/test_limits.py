@@ -102,6 +102,12 @@ async def test_all_that_is_set_is_listed_in_pages(desk: Desk) -> None:
     assert [one.subject.name for one in found] == [
         "default", f"key/{issued.key.id}", "model/org/embed", "project/thesis", "user/alice", "user/bob",
     ]  # fmt: skip
+    users, after = await desk.control.limits.page(limit=1, matches=lambda subject: subject.kind == "user")
+    assert ([one.subject.id for one in users], after) == (["alice"], "user/alice")
+    users, after = await desk.control.limits.page(
+        limit=1, after=after, matches=lambda subject: "b" in subject.id
+    )
+    assert ([one.subject.id for one in users], after) == (["bob"], None)
 
 
 async def test_what_limits_a_person(desk: Desk) -> None:

@@ -105,6 +105,16 @@ def test_what_an_sdk_says_of_itself() -> None:
     assert (odd.sdk, odd.version, odd.retry) == (None, None, 0)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "count"),
+    [('"a"', 1), ('["a"]', 1), ('["a", "b", "c"]', 3), ("[1, 2, 3]", 1), ("[[1, 2], [3]]", 2), ("[]", 1)],
+)
+async def test_each_of_several_prompts_is_answered(prompt: str, count: int) -> None:
+    line = Line(pieces=(b'{"model":"m","prompt":%b}' % prompt.encode(),))
+    assert (await line.caller("/v1/completions").ask()).prompts == count
+    assert (await Line().caller().ask()).prompts == 1
+
+
 async def test_a_body_in_pieces() -> None:
     ask = await Line(pieces=[b'{"mod', b'el":"m","n":2,"max_tokens":9,', b'"stream":true}']).caller().ask()
     assert (ask.model, ask.choices, ask.max_output, ask.stream, ask.wants_usage) == ("m", 2, 9, True, False)

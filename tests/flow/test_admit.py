@@ -2,27 +2,32 @@
 are told, or wait for their turn."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
+from typing_extensions import override
 
 from llmgateway.domain.book import LimitBook
 from llmgateway.domain.call import Ask
 from llmgateway.domain.catalog import Model
+from llmgateway.domain.entries import MOST_COUNTED
 from llmgateway.domain.errors import (
     BudgetSpent,
     ClientGone,
     InvalidRequest,
+    LedgerUnavailable,
     OverLimit,
     Overloaded,
     ShuttingDown,
     StoreUnavailable,
     UpstreamFailed,
 )
-from llmgateway.domain.limits import Limits
+from llmgateway.domain.limits import Claim, Limits, Standing
 from llmgateway.domain.pricing import Price
 from llmgateway.jobs.background import Background
+from llmgateway.stores.limiter import MemoryLimiter
 from llmgateway.wire.sse import KEEPALIVE
 from tests.flow.stage import (
     FIRST,
@@ -140,6 +145,26 @@ async def test_r_acc_09_what_was_not_served_is_given_back(background: Background
     assert await used(stage) == {"tokens_per_day": 0, "concurrent_requests": 0}
 
 
+async def test_what_the_ledger_could_not_take_is_not_charged_to_limits(background: Background) -> None:
+    limits = {"tokens_per_day": 1000, "cost_per_month": 1000, "concurrent_requests": 1}
+    stage = limited(background, served=model(price=DEAR, max_output=10), **limits)
+    stage.journal.is_full = True
+    with pytest.raises(LedgerUnavailable):
+        await stage.gateway.exchange(stage.caller())
+    assert await used(stage) == dict.fromkeys(limits, 0)
+
+
+async def test_a_price_by_the_request_is_taken_from_budgets_too(background: Background) -> None:
+    spoken: Scripted = (200, {b"content-type": b"audio/wav"}, [b"RIFF"])
+    stage = limited(background, spoken, served=model(price=Price(id="p", request=40)), cost_per_month=70)
+    speech = chat(endpoint="/v1/audio/speech")
+    await stage.gateway.exchange(stage.caller(speech))
+    assert stage.record.cost == 40
+    with pytest.raises(BudgetSpent):
+        await stage.gateway.exchange(stage.caller(speech))
+    assert await used(stage) == {"cost_per_month": 40}
+
+
 async def test_who_hangs_up_pays_for_what_was_said(background: Background) -> None:
     stage = Stage(background, (200, SSE_TYPE, [FIRST]), silent=True, served=BOUNDED)
     stage.admit.book = LimitBook(default=Limits(tokens_per_day=1000, concurrent_requests=1))
@@ -173,6 +198,7 @@ async def test_the_prompt_is_counted_where_tokens_are_limited(background: Backgr
     [
         (chat(endpoint="/v1/embeddings"), 0),
         (chat(max_output=3, choices=2), 6),
+        (chat(max_output=3, choices=2, prompts=5), 30),
         (chat(), 10),
     ],
 )
@@ -181,6 +207,23 @@ async def test_what_an_answer_may_be_at_most(background: Background, ask: Ask, r
     caller = stage.caller(ask)
     await stage.gateway.exchange(caller)
     assert caller.standings[0].used == reserved + (len(ask.body) + 3) // 4
+
+
+async def test_a_limiter_is_asked_for_no_more_than_it_can_count(background: Background) -> None:
+    """A program may ask for any maximum, and prices are in small units."""
+
+    class Keeping(MemoryLimiter):
+        @override
+        async def reserve(self, claim: Claim) -> Sequence[Standing]:
+            claims.append(claim)
+            return await super().reserve(claim)
+
+    claims: list[Claim] = []
+    yen = Price(id="p", input=2_000_000_000, output=8_000_000_000)
+    stage = limited(background, GOOD, served=model(price=yen), requests_per_minute=5)
+    stage.admit.limiter = Keeping(stage.load_used, clock=stage.clock)
+    await stage.gateway.exchange(stage.caller(chat(max_output=MOST_COUNTED, choices=16)))
+    assert [(claim.tokens, claim.cost) for claim in claims] == [(MOST_COUNTED, MOST_COUNTED)]
 
 
 # --- places ---

@@ -87,6 +87,24 @@ async def test_prompts_of_completions_and_inputs_of_embeddings() -> None:
     assert msgspec.json.decode(upstream.requests[1][1].body)["input"] == "a\nb"
 
 
+async def test_a_response_s_input_is_counted_with_its_instructions() -> None:
+    count, upstream = counting(said(9))
+    parts = [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": "http://x"}]
+    items = [{"role": "user", "content": parts}, {"type": "function_call_output", "output": "b"}]
+    assert await count.chat(TARGET, {"instructions": "Be brief.", "input": items}) == 9
+    assert msgspec.json.decode(upstream.requests[0][1].body)["input"] == "Be brief.\na\nb"
+
+
+@pytest.mark.parametrize(("prompt", "tokens"), [([5, 6, 7], 3), ([[5, 6], [7]], 3), ([True, None], 0)])
+async def test_a_prompt_of_tokens_is_as_long_as_it_is(prompt: list[object], tokens: int) -> None:
+    """LangChain tokenises what it wants to have embedded."""
+    count, upstream = counting(said(0))
+    assert await count.chat(TARGET, {"input": prompt}) == tokens
+    assert len(upstream.requests) == (not tokens)
+    mixed, _ = counting(said(2))
+    assert await mixed.chat(TARGET, {"prompt": [*prompt, "a"]}) == tokens + 2
+
+
 @pytest.mark.parametrize("wrong", [-1, "3", True, None, 1.5])
 async def test_wrong_counts_are_none(wrong: object) -> None:
     count, _ = counting(said(wrong), said(wrong))

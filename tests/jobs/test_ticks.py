@@ -25,14 +25,14 @@ class Egg:
 
     def expire(self, now: float) -> None:
         self.expired += 1
-        self.due = NEVER
         if self.fails:
             raise RuntimeError("broken")
+        self.due = NEVER
 
 
 async def test_deadlines_fire_though_one_fails(caplog: pytest.LogCaptureFixture) -> None:
     sweep = Sweep[Egg]()
-    eggs = [Egg(fails=True), Egg()]
+    eggs = [Egg(fails=True), *(Egg() for _ in range(20))]
     for egg in eggs:
         sweep.add(egg)
     async with Background() as background:

@@ -138,6 +138,21 @@ async def test_r_acc_10_recovery_settles_what_a_dead_worker_held(
             await alive.recover("w2", spent_by({}))
 
 
+async def test_r_acc_10_a_worker_that_died_with_thousands_of_calls_is_settled_to_the_last(
+    redis_url: str, ledger: SetLedger, raw: "Redis"
+) -> None:
+    """One look into a large hash may find nothing though there is something: it has been emptied from the
+    front."""
+    model, count = limited("model", "m", concurrent_requests=10_000, tokens_per_day=10**9), 9000
+    async with opened(redis_url, ["w1", "w2"], ledger) as (dead, alive):
+        await asyncio.gather(*(dead.reserve(claim(f"d{n}", model, tokens=1000)) for n in range(count)))
+        await alive.recover("w1", spent_by({f"d{n}": (1, 0) for n in range(count)}))
+        assert await used(alive, model) == {
+            ("m", "concurrent_requests"): 0, ("m", "tokens_per_day"): count
+        }  # fmt: skip
+        assert not await raw.exists(HELD + "w1")
+
+
 async def test_r_acc_10_what_nobody_can_tell_of_now_stays_reserved(redis_url: str, ledger: SetLedger) -> None:
     alice = limited(tokens_per_day=10**6)
     async with opened(redis_url, ["w1", "w2"], ledger) as (dead, alive):

@@ -28,14 +28,13 @@ class Row(Struct, frozen=True):
 
 async def show(desk: Desk, visit: Visit) -> Answer:
     scope, wanted = visit.asked("scope"), visit.asked("q")
-    rows, after = list[LimitSet](), visit.asked("after") or None
-    following: str | None = None
-    while len(rows) < PER_PAGE:
-        page, following = await desk.control.limits.page(limit=PER_PAGE, after=after)
-        rows += [one for one in page if scope in ("", one.subject.kind) and holds(wanted, one.subject.id)]
-        if following is None:
-            break
-        after = following
+
+    def matches(subject: Subject) -> bool:
+        return scope in ("", subject.kind) and holds(wanted, subject.id)
+
+    rows, following = await desk.control.limits.page(
+        limit=PER_PAGE, after=visit.asked("after") or None, matches=matches
+    )
     standings = await standings_of(desk, [scope for one in rows for scope in one.scopes])
     values = {
         "rows": [Row(one, _of(one, standings or ())) for one in rows], "scope": scope, "wanted": wanted,

@@ -102,7 +102,9 @@ async def forget(desk: Desk, visit: Visit) -> Answer:
 
 async def end_sessions(desk: Desk, visit: Visit) -> Answer:
     user = await _to_change(desk, visit)
-    await desk.sessions.end_all(user.id)
+    async with desk.control.audit.change(visit.actor, "sessions.end", user.id) as entry:
+        await entry.accept({"which": "all"})
+        await desk.sessions.end_all(user.id)
     return Redirect("op-person", {"id": user.id}, said="sessions")
 
 

@@ -97,6 +97,8 @@ async def test_sessions_are_ended(ann: Browser, portal: Portal) -> None:
         path = "/portal/operators/person-sessions/matti"
         assert (await ann.post(path)).headers["location"].endswith("said=sessions")
         assert (await aino.get("/portal")).status_code == 303
+    (line,) = (await portal.desk.control.audit.page({"action": "sessions.end"}, limit=2)).data
+    assert (line["who"], line["target"], line["details"]) == ("user ann", "matti", {"which": "all"})
 
 
 async def test_a_key_for_somebody_is_shown_once(ann: Browser, portal: Portal) -> None:
