@@ -27,12 +27,13 @@ PAUSE = 0.05  # between two calls of a person
 
 @dataclass
 class Seen:
-    """`gap` is the longest that somebody was without an answer that is whole; `unready` for how long each
-    node said that it is not, or said nothing."""
+    """`pause` is the longest that nobody had an answer that is whole, `wait` the longest that one person had
+    none; `unready` for how long each node said that it is not, or said nothing."""
 
     whole: int = 0
     failed: Counter[str] = field(default_factory=Counter)
-    gap: float = 0.0
+    pause: float = 0.0
+    wait: float = 0.0
     limited: int = 0
     unready: dict[str, float] = field(default_factory=dict)
     new_key: float = -1.0  # seconds from the kill until a key could be made and used
@@ -75,6 +76,7 @@ class Crowd:
         self._stage = stage
         self._seen = seen
         self._is_over = asyncio.Event()
+        self._last = time.monotonic()  # when anybody had one
 
     async def person(self, key: str, model: str) -> None:
         last = time.monotonic()
@@ -83,12 +85,13 @@ class Crowd:
             now = time.monotonic()
             if said is None:
                 self._seen.whole += 1
-                self._seen.gap = max(self._seen.gap, now - last)
-                last = now
+                self._seen.wait = max(self._seen.wait, now - last)
+                self._seen.pause = max(self._seen.pause, now - self._last)
+                last = self._last = now
             else:
                 self._seen.failed[said] += 1
             await asyncio.sleep(PAUSE)
-        self._seen.gap = max(self._seen.gap, time.monotonic() - last)
+        self._seen.wait = max(self._seen.wait, time.monotonic() - last)
 
     async def limited(self, key: str) -> None:
         while not self._is_over.is_set():
@@ -231,6 +234,7 @@ def majority(stage: Stage) -> Callable[[], None]:
 
 SCENES = (
     Scene("a worker", worker), Scene("gunicorn's master", master), Scene("a whole gateway", whole_node),
-    Scene("the cable of a node", cable), Scene("Redis, and what it knew", redis), Scene("Redis, for a while", stopped_redis), Scene("MongoDB's primary", primary),
+    Scene("the cable of a node", cable), Scene("Redis, and what it knew", redis),
+    Scene("Redis, for a while", stopped_redis), Scene("MongoDB's primary", primary),
     Scene("MongoDB's secondary", secondary), Scene("two of three of MongoDB", majority),
 )  # fmt: skip
