@@ -168,3 +168,21 @@ async def test_workers_drain_when_gunicorn_itself_has_died(
         told = outcomes(await books_agree(gateway, upstream))
         assert told["completed"] >= len(streams)
         assert set(told) <= {"completed", "client_gone"}, "the latter were only asked to see"
+
+
+async def test_a_worker_that_drains_alone_is_not_taken_for_dead(
+    upstream: ScriptedUpstream, redis_url: str, mongo_url: str
+) -> None:
+    """It ends when its streams do, later than gunicorn's patience, and another has taken its place."""
+    async with fleet(upstream, redis_url, mongo_url) as gateway:
+        key, before = (await gateway.create_key("alice")).secret, gateway.workers
+        streams = await asyncio.gather(*(opened(gateway, key) for _ in range(8)))
+        os.kill(before[0], signal.SIGTERM)
+        await outlast(TIMEOUT + 2)
+        assert state_of(before[0]) != "Z"
+        upstream.release(MODEL)
+        bodies = await asyncio.gather(*(stream.body() for stream in streams))
+        assert all(body.endswith(b"data: [DONE]\n\n") for body in bodies)
+        await eventually(lambda: before[0] not in gateway.workers, "it has gone", 15)
+        assert set(outcomes(await books_agree(gateway, upstream))) == {"completed"}
+        assert "WORKER TIMEOUT" not in gateway.output()
