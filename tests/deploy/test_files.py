@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,10 @@ import yaml
 
 from llmgateway.settings import SETTINGS, read_file
 from tests.deploy.manifests import CHART, DEPLOY, KUBERNETES, tool
-from tests.lab.processes import ROOT, absent
+from tests.lab.gateway import Gateway
+from tests.lab.identity import TestIdp, new_pair
+from tests.lab.processes import ROOT, Program, absent, clean_environment, free_port
+from tests.lab.waiting import eventually_answers, wait_until
 
 COMPOSE = DEPLOY / "compose"
 NAMES = {setting.name for setting in SETTINGS} | {f"{one.name}_FILE" for one in SETTINGS if one.is_secret}
@@ -67,11 +71,76 @@ def test_stores_and_models_are_not_on_the_front() -> None:
     assert compose()["networks"]["stores"]["internal"]
 
 
-def test_the_gateway_of_compose_has_settings_that_exist(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the service `saml` leaves: the very script, on another directory, with a provider that comes up
+    late."""
+    if shutil.which("openssl") is None:
+        absent("openssl", "apt-get install openssl")
+    directory, port = tmp_path_factory.mktemp("made"), free_port()
+    script = SERVICES["saml"]["command"][-1].replace("/run/llmgateway", str(directory))
+    environment = clean_environment(IDP_METADATA=f"http://127.0.0.1:{port}/idp.xml")
+    with subprocess.Popen([sys.executable, "-c", script], env=environment) as making:
+        pages = directory / "pages"
+        pages.mkdir()
+        (pages / "idp.xml").write_bytes(TestIdp(new_pair("idp")).metadata())
+        wait_until((directory / "sp.crt").exists, "our pair is made", 30)
+        serve = [
+            sys.executable,
+            "-m",
+            "http.server",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--directory",
+            str(pages),
+        ]
+        with Program(serve, directory / "log"):
+            assert making.wait(30) == 0
+    return directory
+
+
+def university(made: Path) -> str:
+    """The gateway's file, for a machine that has no /run/llmgateway."""
+    return (COMPOSE / "gateway/gateway.yaml").read_text().replace("/run/llmgateway", str(made))
+
+
+def test_the_gateway_of_compose_has_settings_that_exist(made: Path, tmp_path: Path) -> None:
     assert set(SERVICES["gateway"]["environment"]) <= NAMES
-    file = read_file(COMPOSE / "gateway/gateway.yaml", {})
+    (tmp_path / "gateway.yaml").write_text(university(made))
+    file = read_file(tmp_path / "gateway.yaml", {})
     grace = int(SERVICES["gateway"]["stop_grace_period"].removesuffix("s"))
     assert grace > file.drain + file.drain_pause + 20
+
+
+async def test_the_university_of_compose_signs_in_at_its_provider(made: Path) -> None:
+    public = SERVICES["gateway"]["environment"]["LLMGATEWAY_PUBLIC_URL"]
+    async with Gateway.embedded({"LLMGATEWAY_PUBLIC_URL": public}, config=university(made)) as gateway:
+        metadata = await gateway.get("/saml/metadata")
+        assert metadata.status == 200
+        assert f'entityID="{public}/saml/metadata"' in metadata.body.decode()
+
+        async def is_sent_on() -> bool:
+            answer = await gateway.get("/saml/login")
+            return (answer.header("location") or "").startswith("https://idp.example.org/sso?SAMLRequest=")
+
+        await eventually_answers(is_sent_on, "people are sent to their provider", 10)
+        ends = [name for name in await gateway.metrics() if "certificate_expiry" in name]
+        assert ends == ['llmgateway_certificate_expiry_timestamp_seconds{certificate="saml-1"}']
+
+
+def test_the_readme_says_where_the_university_is_and_who_is_in_it() -> None:
+    section = (
+        (ROOT / "README.md").read_text().partition("## A university on one machine")[2].partition("\n## ")[0]
+    )
+    told = set(re.findall(r"http://(127\.0\.0\.1:\d+)", section))
+    assert told == {
+        port.rpartition(":")[0] for service in SERVICES.values() for port in service.get("ports", [])
+    }
+    realm = yaml.safe_load((COMPOSE / "idp/university.json").read_text())
+    for user in realm["users"]:
+        assert f"`{user['username']}` / `{user['credentials'][0]['value']}`" in section
+    assert "docker compose -f deploy/compose/compose.yaml up" in section
 
 
 def test_the_secrets_of_compose_are_made_once(tmp_path: Path) -> None:

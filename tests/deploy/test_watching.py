@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import html
 import re
 import shutil
 import subprocess
@@ -183,6 +184,14 @@ async def watched(anyio_backend: str, valkey: Valkey, mongod: Mongod) -> AsyncIt
             yield Watched(gateway, prometheus)
             loading.cancel()
             await asyncio.wait([loading])
+
+
+@dashboards
+def test_a_picture_shows_every_panel(path: Path) -> None:
+    """`python -m tests.pictures.dashboards` draws them anew."""
+    picture = html.unescape((ROOT / f"docs/pictures/dashboard-{path.stem}.svg").read_text())
+    assert [panel["title"] for panel in load(path)["panels"] if panel["title"] not in picture] == []
+    assert "Drawn from this dashboard" in picture, "it is no screenshot, and says so"
 
 
 async def test_every_metric_is_told_by_a_loaded_gateway(watched: Watched) -> None:

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.deployment import CHAT
 from tests.lab.client import Connection, chat, data_of, post, split_events
 from tests.lab.gateway import Gateway, serving
+from tests.lab.oracle import books_agree, outcomes
 from tests.lab.processes import absent, family_of, state_of
 from tests.lab.upstream import ScriptedUpstream
 from tests.lab.waiting import eventually, eventually_answers
@@ -145,3 +147,42 @@ async def test_r_fault_47_sigterm_to_process_1_ends_the_tree(
         assert (await stream.body()).endswith(b"data: [DONE]\n\n")
         assert await asyncio.to_thread(gateway.program.wait) == 0
         assert [pid for pid in tree if os.path.exists(f"/proc/{pid}")] == []  # noqa: PTH110
+
+
+async def test_workers_drain_when_gunicorn_itself_has_died(
+    upstream: ScriptedUpstream, redis_url: str, mongo_url: str
+) -> None:
+    """Else they would go on for ever, and nothing could be started in their place."""
+    async with fleet(upstream, redis_url, mongo_url) as gateway:
+        key, workers = (await gateway.create_key("alice")).secret, gateway.workers
+        streams = await asyncio.gather(*(opened(gateway, key) for _ in range(8)))
+        os.kill(gateway.pid, signal.SIGKILL)
+        await eventually_answers(lambda: is_refused(gateway, key), "nothing new is taken", PAUSE + 5)
+        upstream.release(MODEL)
+        bodies = await asyncio.gather(*(stream.body() for stream in streams))
+        assert all(body.endswith(b"data: [DONE]\n\n") for body in bodies)
+        gone = "the workers have gone"
+        await eventually(lambda: not [one for one in workers if Path(f"/proc/{one}").exists()], gone, 15)
+        await gateway.kill()
+        await gateway.start()
+        told = outcomes(await books_agree(gateway, upstream))
+        assert told["completed"] >= len(streams)
+        assert set(told) <= {"completed", "client_gone"}, "the latter were only asked to see"
+
+
+async def test_a_worker_that_drains_alone_is_not_taken_for_dead(
+    upstream: ScriptedUpstream, redis_url: str, mongo_url: str
+) -> None:
+    """It ends when its streams do, later than gunicorn's patience, and another has taken its place."""
+    async with fleet(upstream, redis_url, mongo_url) as gateway:
+        key, before = (await gateway.create_key("alice")).secret, gateway.workers
+        streams = await asyncio.gather(*(opened(gateway, key) for _ in range(8)))
+        os.kill(before[0], signal.SIGTERM)
+        await outlast(TIMEOUT + 2)
+        assert state_of(before[0]) != "Z"
+        upstream.release(MODEL)
+        bodies = await asyncio.gather(*(stream.body() for stream in streams))
+        assert all(body.endswith(b"data: [DONE]\n\n") for body in bodies)
+        await eventually(lambda: before[0] not in gateway.workers, "it has gone", 15)
+        assert set(outcomes(await books_agree(gateway, upstream))) == {"completed"}
+        assert "WORKER TIMEOUT" not in gateway.output()
