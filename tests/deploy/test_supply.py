@@ -24,6 +24,7 @@ STARTERS = {
     "distutils-precedence.pth": "setuptools",
     "_virtualenv.pth": "virtualenv",
     "_llmgateway.pth": "the editable install of a checkout: one path",
+    "_editable_impl_llmgateway.pth": "the same, as newer hatchlings call it",
 }
 HOOKS = ("sitecustomize", "usercustomize")
 EPOCH = "1767225600"
@@ -137,7 +138,7 @@ def test_s_sup_04_nothing_of_the_lock_runs_by_itself() -> None:
 def test_s_sup_04_nothing_else_here_does_that_is_not_known() -> None:
     site = Path(sysconfig.get_path("purelib"))
     assert set(starters([path.name for path in site.iterdir()])) <= set(STARTERS)
-    for path in site.glob("_llmgateway.pth"):
+    for path in site.glob("*llmgateway.pth"):
         assert "import" not in path.read_text()
 
 
