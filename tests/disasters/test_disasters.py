@@ -26,7 +26,8 @@ WORKERS = 4
 # Where a limit does not hold, as the page says. Who is cut off counts a share of it, while those that
 # are not still give all of it. When Redis goes, each worker's share begins with what that worker heard
 # last, and that may be little; when it comes back empty its minutes begin anew. Calls whose answer was
-# lost, at most one of each worker, were counted by nobody. TWICE = 2 * LIMIT + WORKERS
+# lost, at most one of each worker, were counted by nobody.
+TWICE = 2 * LIMIT + WORKERS
 MOST = {
     "the cable of a node": LIMIT + LIMIT // 2, "Redis, and what it knew": TWICE, "Redis, for a while": TWICE,
 }  # fmt: skip
