@@ -30,10 +30,12 @@ DRAIN = 1.5  # seconds
 APART = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child"]
 
 
-def fleet(upstream: ScriptedUpstream, redis_url: str, mongo_url: str) -> Gateway:
+def fleet(upstream: ScriptedUpstream, redis_url: str, mongo_url: str, workers: int = 2) -> Gateway:
     environment = serving(upstream.url, MODEL, GUNICORN_CMD_ARGS=f"--timeout={TIMEOUT}")
     config = f"drain_pause: {PAUSE}\ndrain: 30\n"
-    return Gateway.fleet(environment, redis_url=redis_url, mongo_url=mongo_url, config=config)
+    return Gateway.fleet(
+        environment, redis_url=redis_url, mongo_url=mongo_url, config=config, workers=workers
+    )
 
 
 async def opened(gateway: Gateway, key: str, model: str = MODEL) -> Connection:
@@ -173,16 +175,17 @@ async def test_workers_drain_when_gunicorn_itself_has_died(
 async def test_a_worker_that_drains_alone_is_not_taken_for_dead(
     upstream: ScriptedUpstream, redis_url: str, mongo_url: str
 ) -> None:
-    """It ends when its streams do, later than gunicorn's patience, and another has taken its place."""
-    async with fleet(upstream, redis_url, mongo_url) as gateway:
-        key, before = (await gateway.create_key("alice")).secret, gateway.workers
+    """It ends when its streams do, later than gunicorn's patience; then another takes its place."""
+    async with fleet(upstream, redis_url, mongo_url, workers=1) as gateway:
+        key, (worker,) = (await gateway.create_key("alice")).secret, gateway.workers
         streams = await asyncio.gather(*(opened(gateway, key) for _ in range(8)))
-        os.kill(before[0], signal.SIGTERM)
+        os.kill(worker, signal.SIGTERM)
         await outlast(TIMEOUT + 2)
-        assert state_of(before[0]) != "Z"
+        assert state_of(worker) != "Z"
         upstream.release(MODEL)
         bodies = await asyncio.gather(*(stream.body() for stream in streams))
         assert all(body.endswith(b"data: [DONE]\n\n") for body in bodies)
-        await eventually(lambda: before[0] not in gateway.workers, "it has gone", 15)
+        await eventually(lambda: worker not in gateway.workers, "it has gone", 15)
+        await eventually_answers(gateway.is_ready, "another has taken its place", 15)
         assert set(outcomes(await books_agree(gateway, upstream))) == {"completed"}
         assert "WORKER TIMEOUT" not in gateway.output()
