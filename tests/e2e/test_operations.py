@@ -39,7 +39,9 @@ BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`((?:kubectl|llmgateway|helm) [^`]+)`")
 UNNAMED = re.compile(r"\b(ID|NAME|MODEL|USER|NEW|FILE|\.\.\.)\b|\.\.\.|<")
 CLUSTER = "kubectl -n ai-gateway"
-ELSEWHERE = tuple(f"{CLUSTER} {verb}" for verb in ("run", "describe", "logs", "get", "top"))  # only look
+ELSEWHERE = tuple(
+    f"{CLUSTER} {verb}" for verb in ("run", "describe", "logs", "get", "top", "port-forward")
+)  # only look
 STARTED = "llmgateway serve"  # by nearly all tests
 
 
