@@ -31,7 +31,7 @@ OPERATIONS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 SECONDS: Final = tuple(0.01 * 2**n for n in range(14))
 TOKENS: Final = tuple(float(4**n) for n in range(14))
-GRACE_MS: Final = 2000  # for the last spans, when the gateway stops
+GRACE: Final = 2  # seconds that a sending may take, with all its tries; at the end there are two
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -45,11 +45,11 @@ class Traces:
         """`endpoint` is the collector's address, `period` the seconds between two sendings of metrics."""
         known = Resource({"service.name": "llmgateway", "service.version": version})
         resource = known.merge(OTELResourceDetector().detect())  # what the environment says goes before
+        spans = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=GRACE)
+        metrics = OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=GRACE)
         self._tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._tracing.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint}/v1/traces")))
-        reader = PeriodicExportingMetricReader(
-            OTLPMetricExporter(f"{endpoint}/v1/metrics"), export_interval_millis=period * 1000
-        )
+        self._tracing.add_span_processor(BatchSpanProcessor(spans))
+        reader = PeriodicExportingMetricReader(metrics, export_interval_millis=period * 1000)
         self._metering = MeterProvider([reader], resource, shutdown_on_exit=False)
         self._tracer = self._tracing.get_tracer("llmgateway", version)
         self._context = TraceContextTextMapPropagator()
@@ -93,9 +93,9 @@ class Traces:
 
     def close(self) -> None:
         """Sends what is left; waits for a collector that is away no longer than it must."""
-        self._tracing.force_flush(GRACE_MS)
+        self._tracing.force_flush(GRACE * 1000)
         self._tracing.shutdown()
-        self._metering.shutdown(GRACE_MS)
+        self._metering.shutdown(GRACE * 1000)
 
     def _close(self, span: Span, record: Record) -> None:
         span.set_attributes(_attributes(record))

@@ -1,6 +1,7 @@
 """Traces and GenAI metrics as a collector gets them, over the real protocol."""
 
 import random
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmgateway.domain.call import Attempt, Record, Tokens
-from llmgateway.observability.traces import Traces
+from llmgateway.observability.traces import GRACE, Traces
 from llmgateway.wire.trace_context import carried, lines_of
 from tests.e2e.deployment import CHAT
 from tests.lab.client import Request, chat, post
@@ -120,10 +121,11 @@ def test_metrics_have_their_names_units_and_bounds(collector: Collector) -> None
 
 
 def test_a_collector_that_is_away_holds_nobody_up_for_long() -> None:
-    traces = Traces("http://127.0.0.1:1", version="1")
+    traces, began = Traces("http://127.0.0.1:1", version="1"), time.monotonic()
     traces.begin("a", AT, CHAT, b"")
     traces.left("a", None)
     traces.close()
+    assert time.monotonic() - began < 2 * GRACE + 1
 
 
 async def test_from_the_caller_through_the_gateway_to_the_model_server(
