@@ -239,6 +239,7 @@ def catalogue_of(in_force: InForce, store: Store, gateway: Gateway, capabilities
         book = await load_book(store, configuration.limits)
         gateway.route.catalog = Catalog(capabilities.applied(catalog))
         gateway.admit.book = book
+        gateway.admit.places.resize({one.id: one.max_in_flight or MOST_IN_FLIGHT for one in catalog})
         gateway.admit.calendar = Calendar(configuration.time_zone)
 
     return Reload(read, "the catalogue of models")

@@ -86,9 +86,7 @@ class Enrolment:
         if await self._store.get("accounts", arrival.id) is not None:
             raise Conflict("There is a local account of this name.", param="subject", code="name_taken")
         document = await self._store.get("users", arrival.id) or {}
-        if document.get("provider") not in (None, arrival.identity.provider):
-            message = "This name is somebody's who signs in with another identity provider."
-            raise Conflict(message, param="subject", code="name_taken")
+        _refuse_another(document, arrival)
         return document
 
     async def _shut_out(self, actor: Actor, arrival: Arrival) -> None:
@@ -116,6 +114,7 @@ class Enrolment:
         seen: Document = {}
 
         def change(before: Document) -> Document:
+            _refuse_another(before, arrival)  # who may have come meanwhile
             seen.update(before)
             return self._fields(arrival, before)
 
@@ -139,6 +138,12 @@ class Enrolment:
             granted["limits"] = {}  # the settings speak of this very person
         fields = {name: value for name, value in granted.items() if name not in by_hand}
         return {**fields, "grants": grants_in(grants), "by_hand": by_hand}
+
+
+def _refuse_another(before: Document, arrival: Arrival) -> None:
+    if before.get("provider") not in (None, arrival.identity.provider):
+        message = "This name is somebody's who signs in with another identity provider."
+        raise Conflict(message, param="subject", code="name_taken")
 
 
 def _by_hand(before: Document) -> list[str]:

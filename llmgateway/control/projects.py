@@ -4,7 +4,7 @@ The budget of a project is its limits, which stand in `control/limits.py`. Its o
 the project's, who cannot sign in; when a project ends, all its keys do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -89,10 +89,10 @@ class Projects:
     async def get(self, project_id: str) -> Project:
         return _project(await need(self._store, "projects", project_id))
 
-    async def find(self, project_id: str) -> Project | None:
-        """None, too, for a name that only stands in users, keys or settings."""
-        document = await self._store.get("projects", project_id)
-        return None if document is None else _project(document)
+    async def unmade(self, names: Iterable[str]) -> list[str]:
+        """Those of these names that only stand in users, keys or settings."""
+        made = {project["id"] async for project in each(self._store, "projects", {})}
+        return [name for name in names if name not in made]
 
     async def page(self, *, limit: int, after: str | None = None) -> tuple[Sequence[Project], str | None]:
         """By id."""

@@ -90,6 +90,9 @@ class Places(Protocol):
     def leave(self, id: str, tokens: int) -> None:
         """Gives the place to the next; `tokens` is the completion's final size. Never raises or waits."""
 
+    def resize(self, most: Mapping[str, int]) -> None:
+        """So many places these models have from now on: who waits for one may get it. Never waits."""
+
     def queue(self, model: str) -> Queue:
         """As it was when this process last heard of it: for messages."""
 

@@ -39,6 +39,7 @@ class Authenticate:
         self._clock = clock
         self._now = clock.monotonic
         self._known: dict[bytes, Known] = {}
+        self._of_key: dict[str, set[bytes]] = {}  # the known tokens of a key: two after a rotation
         self._unknown: dict[bytes, float] = {}
         self._changes = 0
 
@@ -68,9 +69,8 @@ class Authenticate:
         still use it."""
         self._changes += 1
         if change.topic == "keys" and change.id is not None:
-            self._known = {
-                d: known for d, known in self._known.items() if known.principal.key_id != change.id
-            }
+            for fingerprint in tuple(self._of_key.get(change.id, ())):
+                self._drop(fingerprint)
         elif change.topic in ("keys", "*"):
             self._known = {
                 d: msgspec.structs.replace(known, fresh_until=0.0) for d, known in self._known.items()
@@ -101,15 +101,25 @@ class Authenticate:
             if len(self._unknown) >= MOST_UNKNOWN:
                 self._unknown.clear()
             self._unknown[fingerprint] = now + UNKNOWN_SECONDS
-            self._known.pop(fingerprint, None)
+            self._drop(fingerprint)
             raise NotAuthenticated
         ends = _seconds_left(key, digest, date)
         return Known(principal_of(key, owner), now + min(FRESH_SECONDS, ends), now + min(STALE_SECONDS, ends))
 
     def _remember(self, fingerprint: bytes, known: Known) -> None:
         if len(self._known) >= MOST_KNOWN:
-            self._known.pop(next(iter(self._known)))
+            self._drop(next(iter(self._known)))
         self._known[fingerprint] = known
+        self._of_key.setdefault(known.principal.key_id, set()).add(fingerprint)
+
+    def _drop(self, fingerprint: bytes) -> None:
+        known = self._known.pop(fingerprint, None)
+        if known is None:
+            return
+        others = self._of_key[known.principal.key_id]
+        others.discard(fingerprint)
+        if not others:
+            del self._of_key[known.principal.key_id]
 
 
 def _seconds_left(key: Key, digest: str, date: datetime) -> float:

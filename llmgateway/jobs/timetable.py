@@ -121,6 +121,8 @@ class Timetable:
         self.leads = False
         for task in self._running.values():
             task.cancel()
+        for progress in self.progress.values():
+            progress.is_failing = False  # how it goes is the next leader's to tell
 
     def _follow_the_wall(self) -> None:
         ahead = self._wall() - timedelta(seconds=self._clock.monotonic())
@@ -143,6 +145,7 @@ class Timetable:
         began = self._clock.monotonic()
         try:
             if job.is_daily and not await self._is_due(job):
+                self._is_well(job, progress)
                 return
             done = await job.work()
             if job.is_daily:
@@ -153,20 +156,24 @@ class Timetable:
         except Exception:
             log.exception("%s failed", job.name)
             progress.failures += 1
+            progress.is_failing = True
             return
         progress.seconds = self._clock.monotonic() - began
         progress.succeeded_at = self._clock.now()
         self._succeeded(job, progress, done)
 
     def _succeeded(self, job: Job, progress: Progress, done: Done) -> None:
-        if progress.is_failing:
-            progress.is_failing = False
-            log.info("%s works again", job.name)
+        self._is_well(job, progress)
         if any(done.values()):
             fields = {**done, "seconds": round(progress.seconds, 3)}
             log.log(
                 logging.DEBUG if job.is_quiet else logging.INFO, "%s done", job.name, extra={"fields": fields}
             )
+
+    def _is_well(self, job: Job, progress: Progress) -> None:
+        if progress.is_failing:
+            progress.is_failing = False
+            log.info("%s works again", job.name)
 
     def _failed(self, job: Job, progress: Progress, error: StoreUnavailable) -> None:
         """One line for as long as a store is away."""

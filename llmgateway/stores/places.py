@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Mapping
 
 from llmgateway.domain.admission import Queue, Turn
 from llmgateway.domain.errors import Overloaded, shown
@@ -71,6 +72,11 @@ class MemoryPlaces:
         self._granted.pop(id, None)
         if model is not None and model.line.leave(id, tokens):
             model.pace.left(self._clock.monotonic())
+            self._give(model)
+
+    def resize(self, most: Mapping[str, int]) -> None:
+        for name, model in self._models.items():
+            model.most = most.get(name, model.most)
             self._give(model)
 
     def queue(self, model: str) -> Queue:

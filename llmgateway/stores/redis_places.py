@@ -153,6 +153,16 @@ class RedisPlaces:
             unsaid.leaves[id] = max(tokens, call.told)
         self._wake.set()
 
+    def resize(self, most: Mapping[str, int]) -> None:
+        """Without calls here there is nothing to say: whoever has some says it."""
+        self._most = {name: most.get(name, before) for name, before in self._most.items()}
+        if self._local is not None:
+            self._local.resize({name: self._share_of(most) for name, most in self._most.items()})
+            return
+        for call in self._calls.values():
+            self._news_of(call.turn.model)
+        self._wake.set()
+
     def queue(self, model: str) -> Queue:
         if self._local is not None:
             return self._local.queue(model)
@@ -313,7 +323,10 @@ class RedisPlaces:
             log.info("places are given by all workers together again")
 
     def _share(self, turn: Turn) -> Turn:
-        return replace(turn, most=max(1, turn.most // self._live))
+        return replace(turn, most=self._share_of(self._most[turn.model]))
+
+    def _share_of(self, most: int) -> int:
+        return max(1, most // self._live)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """One worker's share of all limits, counted alone while Redis is away.
 
 Limits and what was last seen of their use are divided by the number of workers, so all shares together let
-through no more than the limit.
+through no more than the limit, or one call each where that is smaller than their number.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,3 +1,4 @@
+import asyncio
 import random
 from pathlib import Path
 
@@ -5,6 +6,7 @@ from llmgateway.app.in_force import InForce
 from llmgateway.app.memory import open_memory
 from llmgateway.app.services import JOURNAL, control_over, open_services, samples_of
 from llmgateway.control.audit import Actor
+from llmgateway.domain.admission import Turn
 from llmgateway.domain.ports import RecordQuery, SystemClock
 from llmgateway.settings import Settings
 from llmgateway.stores.journal import FileJournal
@@ -42,6 +44,19 @@ async def test_models_come_from_file_and_operators_while_it_runs(settings: Setti
         await eventually(lambda: route.catalog.find("added"), "the operator's model is there")
         await services.control.models.delete(ACTOR, "added")
         await eventually(lambda: route.catalog.find("added") is None, "it is gone again")
+
+
+async def test_who_waits_for_a_model_gets_the_place_that_an_operator_gives_it(settings: Settings) -> None:
+    entry = {"id": "m", "targets": [{"provider": "echo"}], "max_in_flight": 1}
+    async with open_services(InForce(settings), CLOCK) as services:
+        places, models = services.gateway.admit.places, services.control.models
+        await models.create(ACTOR, entry)
+        await places.take(Turn(id="a", model="m", user="alice", most=1, waiting=1))
+        waiting = asyncio.ensure_future(places.take(Turn(id="b", model="m", user="bob", most=1, waiting=1)))
+        await eventually(lambda: places.queue("m").waiting == 1, "it waits")
+        await models.change(ACTOR, "m", {"max_in_flight": 2})
+        async with asyncio.timeout(5):
+            await waiting
 
 
 async def test_what_another_process_writes_is_noticed_within_a_second(settings: Settings) -> None:

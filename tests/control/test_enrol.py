@@ -193,6 +193,20 @@ async def test_nobody_gets_in_as_somebody_of_another_provider(door: Door) -> Non
     assert (await door.comes("employee", provider=OTHER)).provider == OTHER
 
 
+async def test_of_two_who_come_at_once_with_one_name_one_gets_in(door: Door) -> None:
+    """Each of them had found nobody of that name."""
+
+    async def comes(provider: str) -> str:
+        try:
+            return (await door.comes("employee", provider=provider)).provider or ""
+        except Conflict as error:
+            return error.code
+
+    told = await asyncio.gather(comes(IDP), comes(OTHER))
+    user = await door.desk.control.people.get(ALICE)
+    assert sorted(told) == sorted([str(user.provider), "name_taken"])
+
+
 async def test_nobody_gets_in_as_somebody_with_a_local_account(door: Door) -> None:
     await door.desk.store.insert("accounts", {"id": ALICE, "revision": 0, "password": "x"})
     assert await door.is_refused("employee") == "name_taken"

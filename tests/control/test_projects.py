@@ -24,7 +24,7 @@ async def test_a_project_comes_back(desk: Desk) -> None:
     found = await projects.get("thesis")
     assert (found.name, found.responsible, found.expires_at) == ("The thesis", "alice", None)
     assert [one.id for one in (await projects.page(limit=9))[0]] == ["thesis"]
-    assert await projects.find("nothing") is None
+    assert await projects.unmade(["nothing", "thesis", "else"]) == ["nothing", "else"]
     with pytest.raises(Conflict):
         await projects.create(ANN, NewProject(id="thesis"))
     changed = await projects.change(ANN, "thesis", ProjectChanges(name="Theses", responsible=None))

@@ -8,6 +8,7 @@ import pytest
 from llmgateway.domain import keys
 from llmgateway.domain.errors import NotAuthenticated, StoreUnavailable
 from llmgateway.domain.ports import Change
+from llmgateway.flow import authenticate
 from llmgateway.flow.authenticate import FRESH_SECONDS, STALE_SECONDS, Authenticate
 from tests.doubles import SetClock
 from tests.flow.stage import KEY_ID, PEPPER, TOKEN, Shelf, key_document
@@ -176,3 +177,21 @@ async def test_the_key_before_a_rotation_is_valid_until_the_overlap_ends() -> No
     with pytest.raises(NotAuthenticated):
         await door.open(CALL)
     assert (await door.open(new.encode())).user == "alice"
+
+
+async def test_a_change_concerns_the_key_before_a_rotation_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what of a key is remembered in several places is forgotten in all of them."""
+    new, before = keys.mint_for(KEY_ID), key_document()["digest"]
+    digest = keys.digest_of(new.encode(), PEPPER).hex()
+    until = SetClock().now() + timedelta(seconds=10)
+    for most in (1, 2):  # with one place, each of them puts the other out
+        monkeypatch.setattr(authenticate, "MOST_KNOWN", most)
+        door = Door(digest=digest, previous=before, previous_until=until)
+        for _ in range(2):
+            for token in (CALL, new.encode()):
+                assert (await door.open(token)).key_id == KEY_ID
+        door.shelf.documents["keys"] = key_document(state="revoked")
+        door.open.forget(Change("keys", KEY_ID))
+        for token in (CALL, new.encode()):
+            with pytest.raises(NotAuthenticated):
+                await door.open(token)

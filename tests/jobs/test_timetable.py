@@ -149,6 +149,33 @@ async def test_an_outage_is_told_of_once_and_survived(
     assert words == ["labour has to wait", "labour failed"]
 
 
+async def test_a_job_that_fails_is_told_of_until_it_is_another_process_s(
+    store: SqliteStore, labour: Labour
+) -> None:
+    labour.error, baton, clock = RuntimeError("broken"), Baton(), SetClock()
+    async with running(store, labour, baton, clock) as timetable:
+        progress = timetable.progress["labour"]
+        await eventually(lambda: progress.failures == 1, "it failed")
+        assert progress.is_failing, "whatever the error was"
+        baton.is_held = False
+        clock.pass_seconds(LEAD_PERIOD)
+        await eventually(lambda: not timetable.leads, "the lead is lost")
+        assert not progress.is_failing
+
+
+async def test_daily_work_that_another_process_has_done_fails_no_more(
+    store: SqliteStore, labour: Labour
+) -> None:
+    labour.error, clock = StoreUnavailable("away"), SetClock()
+    async with running(store, labour, Baton(), clock, is_daily=True) as timetable:
+        progress = timetable.progress["labour"]
+        await eventually(lambda: progress.is_failing and not timetable._running, "it failed")
+        await store.insert("jobs", {"id": "labour", "revision": 0, "succeeded_at": clock.now()})
+        timetable.soon("labour")
+        await eventually(lambda: not progress.is_failing, "it is done")
+    assert labour.began == 1
+
+
 async def test_daily_work_is_done_once_a_day_in_the_whole_fleet(store: SqliteStore, labour: Labour) -> None:
     clock = SetClock()
     async with running(store, labour, Baton(), clock, is_daily=True):

@@ -128,6 +128,29 @@ class PlacesContract:
             await crowd.leave("a")
             assert await crowd.next_in(2) == "c"
 
+    async def test_a_model_that_gets_more_or_fewer_places(self, fleet: Sequence[Places]) -> None:
+        """Who waits does not wait for the next call, nor for those who had heard of another number."""
+
+        def resize(most: int) -> None:
+            for places in fleet:
+                places.resize({"m": most, "nobody asks for this": 7})
+
+        async with Crowd(fleet) as crowd:
+            ids = [f"c{n}" for n in range(8)]
+            for id in ids:
+                await crowd.come(turn(id, most=1))
+            assert crowd.order == ids[:1]
+            resize(5)
+            await eventually(lambda: crowd.inside == set(ids[:5]), "four more are in")
+            resize(2)
+            for places in fleet:
+                await crowd.settle(places)
+            for id in ids[:3]:
+                await crowd.leave(id)
+            assert crowd.inside == {"c3", "c4"}, "two are enough"
+            await crowd.leave("c3")
+            assert await crowd.next_in(5) == "c5"
+
     async def test_the_calls_of_a_user_come_in_their_order(self, fleet: Sequence[Places]) -> None:
         async with Crowd(fleet) as crowd:
             ids = [f"c{n}" for n in range(12)]

@@ -20,10 +20,10 @@ async def show(desk: Desk, visit: Visit) -> Answer:
     projects, following = await desk.control.projects.page(limit=PER_PAGE, after=after)
     report = await desk.control.reports.usage(UsageAsk(start=lately(desk).start, by="project"))
     usage = {row.group["project"]: row for row in report.rows}
-    named = [name for name in usage if name and await desk.control.projects.find(name) is None]
+    named = await desk.control.projects.unmade(name for name in usage if name) if after is None else []
     values = {
         "projects": projects, "usage": usage, "following": following, "is_first": after is None,
-        "unregistered": named if after is None else [],
+        "unregistered": named,
     }  # fmt: skip
     return Page("operators/projects.html", values)
 
