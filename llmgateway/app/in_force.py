@@ -2,11 +2,13 @@
 
 import logging
 
+from msgspec.structs import replace
+
 from llmgateway.control.ground import Configuration
 from llmgateway.domain.book import LimitBook
 from llmgateway.domain.catalog import Model, Target
 from llmgateway.domain.entries import Defaults
-from llmgateway.settings import BadSettings, ConfigWatch, Settings, of_this_process, read_file
+from llmgateway.settings import DEFAULT_CONFIG, BadSettings, ConfigWatch, Settings, of_this_process, read_file
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +25,14 @@ def book_of(settings: Settings) -> LimitBook:
 
 
 class InForce:
-    """The settings in force, replaced whole. `version` counts from 1."""
+    """The settings in force, replaced whole. `version` counts from 1.
+
+    Where no file was there at the start the usual one is waited for: people make it while they try it out."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.version = 1
-        self._watch = ConfigWatch(settings.config) if settings.config else None
+        self._watch = ConfigWatch(settings.config or DEFAULT_CONFIG)
 
     def configuration(self) -> Configuration:
         settings = self.settings
@@ -44,10 +48,11 @@ class InForce:
 
     def take_over_changes(self) -> bool:
         """Whether a new file is in force. A wrong one is complained about, and the old one stays."""
-        if self._watch is None or not self._watch.changed():
+        if not self._watch.changed():
             return False
         try:
-            changed = self.settings.with_file(read_file(self._watch.path, of_this_process()))
+            file = read_file(self._watch.path, of_this_process())
+            changed = replace(self.settings, config=self._watch.path).with_file(file)
         except BadSettings as bad:
             fields = {"complaints": bad.complaints}
             log.error("the changed configuration file is not taken over", extra={"fields": fields})  # noqa: TRY400

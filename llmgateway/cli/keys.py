@@ -78,6 +78,10 @@ def moment_in(text: str, zone: str, now: datetime) -> datetime:
     """`90d` from now, or a date or time."""
     if SPAN.fullmatch(text):
         return now + span_in(text, "expires")
+    if text.isdecimal():
+        raise InvalidRequest(
+            f"--expires takes a span such as 90d or 12h, or a date, not '{text}'.", param="expires"
+        )
     return parse_moment(text, parse_zone(zone, "time_zone"), "expires")
 
 

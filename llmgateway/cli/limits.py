@@ -51,7 +51,10 @@ async def put(arguments: Arguments) -> int:
     id, words = ("", arguments.words) if arguments.scope == "default" else (first, rest)
     subject, limits = subject_in(arguments.scope, id), limits_of(words)
     async with opened(arguments) as here:
+        is_new = subject.kind == "user" and await here.store.get("users", subject.id) is None
         found = await here.control.limits.put(ACTOR, subject, limits)
+    if is_new and not arguments.as_json:
+        say(f"There was no user {subject.id} yet; now there is.")  # or the name is mistyped
     return _tell(found, "are set", as_json=arguments.as_json)
 
 

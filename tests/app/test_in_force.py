@@ -37,6 +37,18 @@ def test_a_changed_file_is_taken_over_whole(settings: Settings, config: Path) ->
     assert not taken_over(in_force)
 
 
+def test_a_file_made_after_the_start_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    in_force = InForce(Settings.load({"LLMGATEWAY_DATA_DIR": str(tmp_path / "data")}))
+    assert in_force.settings.config is None
+    assert not taken_over(in_force)
+    (tmp_path / "config").mkdir()
+    rewrite(tmp_path / "config/gateway.yaml", MODEL)
+    assert taken_over(in_force)
+    assert names(in_force) == ["m", "echo"]
+    assert in_force.settings.config == Path("config/gateway.yaml")
+
+
 def test_a_wrong_file_is_complained_about_and_the_old_one_stays(
     settings: Settings, config: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

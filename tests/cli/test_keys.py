@@ -70,3 +70,8 @@ def test_an_expiry_is_a_span_or_a_date(text: str, moment: datetime) -> None:
 def test_what_is_no_span(text: str) -> None:
     with pytest.raises(InvalidRequest):
         span_in(text, "overlap")
+
+
+def test_a_span_without_its_unit_is_told_of_spans() -> None:
+    with pytest.raises(InvalidRequest, match="such as 90d or 12h, or a date, not '90'"):
+        moment_in("90", "UTC", NOW)

@@ -27,6 +27,12 @@ def test_limits_are_set_shown_listed_and_cleared(ask: Ask, run: Run) -> None:
     assert ask("limits", "list")["data"] == []
 
 
+def test_a_user_who_is_made_by_it_is_spoken_of(run: Run) -> None:
+    for_alcie = ("limits", "set", "user", "alcie", "tokens_per_day=5000")
+    assert "There was no user alcie yet" in run(*for_alcie)[1]
+    assert "no user" not in run(*for_alcie)[1]
+
+
 @pytest.mark.parametrize(
     "words",
     [("set", "team", "x", "tokens_per_day=1"), ("set", "user", "alice"), ("set", "user", "alice", "tokens=1"),
