@@ -11,6 +11,7 @@ from llmgateway.domain.ports import UsageRow
 from llmgateway.portal.keys import OVERLAPS, is_new
 from llmgateway.portal.moments import as_last_day, asked_last_day
 from llmgateway.portal.operators.listing import found, holds
+from llmgateway.portal.operators.rights import ensure_may_change
 from llmgateway.portal.sign_in import status_of
 from llmgateway.portal.spans import lately
 from llmgateway.portal.standings import standings_of
@@ -64,7 +65,7 @@ async def show_one(desk: Desk, visit: Visit, error: GatewayError | None = None) 
 
 
 async def change(desk: Desk, visit: Visit) -> Answer:
-    key, form = await _which(desk, visit), visit.form
+    key, form = await _to_change(desk, visit), visit.form
     try:
         day = asked_last_day(desk, visit, "expires")
         is_same = form.text("expires") == as_last_day(desk, key.expires_at)
@@ -86,7 +87,7 @@ async def ask_state(desk: Desk, visit: Visit) -> Answer:
 
 
 async def change_state(desk: Desk, visit: Visit) -> Answer:
-    key, wanted = await _which(desk, visit), visit.form.text("state")
+    key, wanted = await _to_change(desk, visit), visit.form.text("state")
     if wanted == "revoked":
         await desk.control.keys.revoke(visit.actor, key.id)
         return Redirect("op-key", {"id": key.id}, said="revoked")
@@ -116,6 +117,12 @@ async def rotate(desk: Desk, visit: Visit) -> Answer:
 
 async def _which(desk: Desk, visit: Visit) -> Key:
     return await desk.control.keys.get(visit.request.path_params["id"])
+
+
+async def _to_change(desk: Desk, visit: Visit) -> Key:
+    key = await _which(desk, visit)
+    await ensure_may_change(desk, visit, key.user)
+    return key
 
 
 async def _usage(desk: Desk) -> dict[str | None, UsageRow]:

@@ -9,6 +9,7 @@ from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, Not
 from llmgateway.domain.limits import Limits, Standing
 from llmgateway.portal.form import Form
 from llmgateway.portal.operators.listing import PER_PAGE, holds
+from llmgateway.portal.operators.rights import ensure_may_limit
 from llmgateway.portal.sign_in import status_of
 from llmgateway.portal.standings import standings_of
 from llmgateway.portal.visit import Answer, Desk, Page, Redirect, Visit
@@ -68,6 +69,7 @@ async def show_one(desk: Desk, visit: Visit, error: GatewayError | None = None) 
 
 async def change(desk: Desk, visit: Visit) -> Answer:
     subject = _subject(visit)
+    await ensure_may_limit(desk, visit, subject)
     try:
         await desk.control.limits.put(visit.actor, subject, limits_in(visit.form))
     except (InvalidRequest, Conflict) as error:
@@ -78,6 +80,7 @@ async def change(desk: Desk, visit: Visit) -> Answer:
 async def reset(desk: Desk, visit: Visit) -> Answer:
     """Back to what the settings say."""
     subject = _subject(visit)
+    await ensure_may_limit(desk, visit, subject)
     await desk.control.limits.delete(visit.actor, subject)
     return Redirect("op-limit", {"scope": subject.kind, "id": subject.id}, said="limits")
 

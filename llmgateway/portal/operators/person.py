@@ -11,6 +11,7 @@ from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, Not
 from llmgateway.domain.people import Role, User
 from llmgateway.portal.keys import LIVES, is_new, keys_of
 from llmgateway.portal.operators.people import ROLES
+from llmgateway.portal.operators.rights import ONLY_ADMIN, may_change
 from llmgateway.portal.overview import failures_of, refusals_of, tokens_by_day
 from llmgateway.portal.sign_in import status_of
 from llmgateway.portal.spans import lately
@@ -19,7 +20,6 @@ from llmgateway.portal.visit import Answer, Desk, Page, Redirect, Visit
 from llmgateway.portal.words import later
 
 MOST_KEYS = 50  # shown
-ONLY_ADMIN = later("Only an administrator may change the account of an operator or administrator.")
 NOT_YOURSELF = later("You cannot do this to your own account; ask another administrator.")
 
 
@@ -36,7 +36,7 @@ async def show(desk: Desk, visit: Visit, error: GatewayError | None = None) -> A
         "failures": await failures_of(desk, user.id), "refusals": await refusals_of(desk, user.id),
         "sessions": await desk.sessions.of_user(user.id),
         "accepted": await desk.control.agreements.of(user.id), "roles": ROLES,
-        "may_change": _may_change(visit, user), "is_me": user.id == visit.me.id,
+        "may_change": may_change(visit, user), "is_me": user.id == visit.me.id,
     }  # fmt: skip
     return Page("operators/person.html", values, status_of(error))
 
@@ -130,10 +130,6 @@ async def _who(desk: Desk, visit: Visit) -> User:
 
 async def _to_change(desk: Desk, visit: Visit) -> User:
     user = await _who(desk, visit)
-    if not _may_change(visit, user):
+    if not may_change(visit, user):
         raise NotAllowed(ONLY_ADMIN)
     return user
-
-
-def _may_change(visit: Visit, user: User) -> bool:
-    return user.state != "gone" and (visit.me.is_admin or not user.is_operator)
