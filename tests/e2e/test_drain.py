@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 
 STREAMS = 200
 PAUSE = 1.0  # seconds between "not ready" and refusing new work
-TIMEOUT = 2  # seconds after which gunicorn takes a silent worker for dead
+TIMEOUT = 3  # seconds after which gunicorn takes a silent worker for dead
 MODEL = "hold-after-2"
 HALVES = ("hold-after-2~ends", "hold-after-2~lasts")
 DRAIN = 1.5  # seconds

@@ -197,5 +197,10 @@ async def test_r_fault_30_31_53_mongodb_frozen_and_dead_with_limits_on(
             assert median(dead) - quiet < 0.005
             await asyncio.to_thread(own_mongod.start)
             await caller.timed(20)
+
+        async def is_back() -> bool:
+            return all([(await gateway.admin("GET", "/requests?limit=1")).status == 200 for _ in range(4)])
+
+        await eventually_answers(is_back, "both workers have MongoDB again", BACK)
         records = await books_agree(gateway, upstream, BACK)
         assert len(records) == 5 + 40 + 60 + 60 + 20
