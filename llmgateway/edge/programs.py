@@ -61,33 +61,30 @@ class Programs:
         at = self._clock.now()
         arrival = Arrival(self._ids(at), at, self._clock.monotonic())
         caller = HttpCaller(scope, receive, send, endpoint, arrival, max_body=self._max_body)
-        if self._tracing is None:
-            await self._answer(caller)
-            return
-        caller.trace = self._tracing.begin(caller.id, at, endpoint.path, caller.trace)
-        error = None
-        try:
-            error = await self._answer(caller)
-        finally:
-            self._tracing.left(caller.id, error)
-
-    async def _answer(self, caller: HttpCaller) -> str | None:
-        """The code of what went wrong, after the caller was told."""
+        tracing, code = self._tracing, None
+        if tracing is not None:
+            caller.trace = tracing.begin(caller.id, at, endpoint.path, caller.trace)
         try:
             await self._gateway.exchange(caller)
         except GatewayError as error:
-            await caller.tell(error)
-            if isinstance(error, REFUSALS):
-                await self._note(caller, error)
-            return error.code
+            code = error.code
+            await self._tell(caller, error)
         except Exception:
+            code = GatewayError.code
             log.exception(
                 "a call failed inside the gateway", extra={"fields": {"request_id": caller.request_id}}
             )
-            failure = GatewayError("The gateway failed; the operators can find this call by its request id.")
-            await caller.tell(failure)
-            return failure.code
-        return None
+            await caller.tell(
+                GatewayError("The gateway failed; the operators can find this call by its request id.")
+            )
+        finally:
+            if tracing is not None:
+                tracing.left(caller.id, code)
+
+    async def _tell(self, caller: HttpCaller, error: GatewayError) -> None:
+        await caller.tell(error)
+        if isinstance(error, REFUSALS):
+            await self._note(caller, error)
 
     async def _note(self, caller: HttpCaller, error: GatewayError) -> None:
         """For the people whose key it was, which memory still knows."""
