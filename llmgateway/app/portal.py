@@ -7,10 +7,12 @@ from starlette.routing import BaseRoute
 from llmgateway import __version__
 from llmgateway.app.federated import Prepared, federation_over
 from llmgateway.app.in_force import InForce
+from llmgateway.app.memory import Memory
 from llmgateway.app.services import Services, standings_now
 from llmgateway.control.accounts import AccountRules, Accounts
 from llmgateway.control.ground import Ground
 from llmgateway.control.playground import Playground
+from llmgateway.control.services import Control
 from llmgateway.domain.ports import Clock
 from llmgateway.domain.saml import Saml
 from llmgateway.edge.errors import status_of
@@ -64,7 +66,7 @@ def desk_of(in_force: InForce, services: Services, clock: Clock, sessions: Sessi
     return Desk(
         control=control,
         erasure=services.erasure,
-        accounts=accounts_of(in_force, services, clock),
+        accounts=accounts_of(in_force, services, control, clock),
         sessions=sessions,
         playground=Playground(control.keys, clock),
         shelf=services.shelf,
@@ -79,15 +81,15 @@ def desk_of(in_force: InForce, services: Services, clock: Clock, sessions: Sessi
     )
 
 
-def accounts_of(in_force: InForce, services: Services, clock: Clock) -> Accounts:
-    settings, control = in_force.settings, services.control
+def accounts_of(in_force: InForce, over: Services | Memory, control: Control, clock: Clock) -> Accounts:
+    settings = in_force.settings
     assert settings.admin_key is not None, "an embedded gateway makes one, in production it is required"
     ground = Ground(
-        store=services.store, state=services.state, clock=clock, audit=control.audit,
+        store=over.store, state=over.state, clock=clock, audit=control.audit,
         configured=in_force.configuration,
     )  # fmt: skip
     return Accounts(
-        ground, control.people, services.shelf, admin_key=settings.admin_key,
+        ground, control.people, over.shelf, admin_key=settings.admin_key,
         rules=lambda: rules_of(in_force),
     )  # fmt: skip
 

@@ -115,6 +115,11 @@ def _add_users(group: Commands) -> None:
                        _async(people.forget))  # fmt: skip
     forget.add_argument("id")
     forget.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    password = group.add("password", "a new password for signing in to the portal; a random one is shown once",
+                         _async(people.password))  # fmt: skip
+    password.add_argument("id", metavar="NAME")
+    password.add_argument("--stdin", action="store_true", dest="is_piped",
+                          help="take the first line of the input, and show nothing")  # fmt: skip
     group.add("activate", "let a suspended user in again", _async(people.activate)).add_argument("id")
 
 

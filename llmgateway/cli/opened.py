@@ -8,8 +8,10 @@ from msgspec import Struct
 
 from llmgateway.app.in_force import InForce
 from llmgateway.app.memory import open_memory
+from llmgateway.app.portal import accounts_of
 from llmgateway.app.services import control_over, erasure_over
 from llmgateway.cli.options import Arguments, settings_of
+from llmgateway.control.accounts import Accounts
 from llmgateway.control.audit import Actor
 from llmgateway.control.erasure import Erasure
 from llmgateway.control.services import Control
@@ -31,6 +33,7 @@ class Opened(Struct, frozen=True):
     ledger: Upkeep
     control: Control
     erasure: Erasure
+    accounts: Accounts
 
 
 @asynccontextmanager
@@ -41,7 +44,8 @@ async def opened(arguments: Arguments) -> AsyncIterator[Opened]:
         in_force, clock = InForce(settings), SystemClock()
         control = control_over(in_force, store, state, clock)
         erasure = erasure_over(in_force, memory, clock, control)
-        yield Opened(settings, store, state, memory.ledger, control, erasure)
+        accounts = accounts_of(in_force, memory, control, clock)
+        yield Opened(settings, store, state, memory.ledger, control, erasure, accounts)
 
 
 async def all_of(page: Callable[..., Any], *where: object) -> list[Any]:

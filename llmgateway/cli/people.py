@@ -2,11 +2,12 @@
 
 from llmgateway.cli.opened import ACTOR, all_of, opened
 from llmgateway.cli.options import Arguments
-from llmgateway.cli.printing import asked, say, say_fields, say_json, say_rows
+from llmgateway.cli.printing import asked, complain, first_line, say, say_fields, say_json, say_rows
 from llmgateway.control.keys import key_view
 from llmgateway.control.models import model_view
 from llmgateway.control.people import UserChanges, user_view
 from llmgateway.domain.errors import InvalidRequest
+from llmgateway.domain.secret import Secret
 
 COLUMNS = ("id", "name", "email", "roles", "project", "state", "lapsed", "created_at")
 KEY_COLUMNS = ("id", "name", "state", "models", "created_at", "expires_at")
@@ -56,6 +57,24 @@ async def forget(arguments: Arguments) -> int:
     else:
         say(f"The account {arguments.id} is ended: its keys are revoked, and what was kept of the person is")
         say("gone. What it used stays in the ledger under a pseudonym; the audit log keeps its lines.")
+    return 0
+
+
+async def password(arguments: Arguments) -> int:
+    given = Secret(first_line()) if arguments.is_piped else None
+    async with opened(arguments) as here:
+        made = await here.accounts.set_password(ACTOR, arguments.id, given)
+    if made.ended is None:
+        complain("the password is set, but sessions cannot be reached now: who is signed in stays so")
+    if arguments.as_json:
+        shown = {"password": made.password.reveal()} if given is None else {}
+        say_json({"id": arguments.id, "is_new": made.is_new, "sessions_ended": made.ended, **shown})
+        return 0
+    what = "has an account" if made.is_new else "has a new password"
+    say(f"The user {arguments.id} {what}. Sessions that were ended: {made.ended or 0}.")
+    if given is None:
+        say(f"\n{made.password.reveal()}\n\nThis is the password. It is shown this once; whoever gets it")
+        say("signs in to the portal with it and had better change it there, on the account page.")
     return 0
 
 

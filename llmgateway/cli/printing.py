@@ -2,9 +2,12 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from getpass import getpass
 from typing import Any
 
 import msgspec
+
+from llmgateway.domain.errors import InvalidRequest
 
 Row = Mapping[str, Any]
 
@@ -23,6 +26,16 @@ def asked(question: str) -> str:
     sys.stderr.write(question)
     sys.stderr.flush()
     return sys.stdin.readline().strip()
+
+
+def first_line() -> str:
+    """Of the input, with all its spaces; what is typed at a terminal does not show."""
+    if sys.stdin.isatty():
+        return getpass("Password: ")
+    try:
+        return sys.stdin.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise InvalidRequest("The input is not UTF-8.") from None
 
 
 def say_json(value: object) -> None:

@@ -7,7 +7,9 @@ wrong password. Tries are counted before a password is looked at, so many at onc
 import asyncio
 import contextlib
 import hmac
+import logging
 import re
+import secrets
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import TypeVar
@@ -21,10 +23,21 @@ from llmgateway.control.changes import each, need
 from llmgateway.control.ground import Ground
 from llmgateway.control.moments import now_of
 from llmgateway.control.people import NewUser, People, UserChanges
-from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, NotAuthenticated, OverLimit
-from llmgateway.domain.people import Role, User
+from llmgateway.control.projects import SERVICE
+from llmgateway.domain.errors import (
+    Conflict,
+    GatewayError,
+    InvalidRequest,
+    NotAuthenticated,
+    NotFound,
+    OverLimit,
+    StoreUnavailable,
+)
+from llmgateway.domain.people import GONE, Role, User
 from llmgateway.domain.ports import Document, Shelf
 from llmgateway.domain.secret import Secret
+
+log = logging.getLogger(__name__)
 
 LOGIN = re.compile(r"[a-z0-9][a-z0-9._@-]{0,62}[a-z0-9]", re.ASCII)
 SHORTEST, LONGEST = 10, 1000  # characters of a password
@@ -33,7 +46,10 @@ PER_PAIR, PER_ADDRESS, PER_NAME = 10, 200, 100  # tries: of a name from an addre
 SIGN_UPS, HOUR = 20, 3600.0  # tries from an address
 AT_ONCE = 2  # passwords hashed at a time: each takes 64 MiB
 FIRST = "#first"  # no name of an account: the document that says whose the first one is
-SHELF = "tries"
+SHELF, SESSIONS = "tries", "sessions"
+TRIES = 8
+LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that is taken for another when it is read aloud
+GROUPS, GROUP_LENGTH = 4, 5  # of a random password: 100 bits
 LONG, NETWORK = 6, 64  # the version of IP, and the bits of the part that a provider gives to one line
 NOBODY = "nobody"  # the target of a try that names no account
 
@@ -49,6 +65,15 @@ class NewAccount(Struct, frozen=True, kw_only=True):
     name: str | None = None
     email: str | None = None
     claim: Secret | None = None
+
+
+class NewPassword(Struct, frozen=True, kw_only=True):
+    """What an operator set. `is_new`: the user had no account before; `ended`: so many sessions are over, None
+    where they could not be reached."""
+
+    password: Secret
+    is_new: bool
+    ended: int | None
 
 
 class AccountRules(Struct, frozen=True, kw_only=True):
@@ -78,8 +103,12 @@ class Accounts:
         self.rules = rules
 
     async def is_first(self) -> bool:
-        """Whether there is no account yet."""
+        """Whether nobody has signed up yet."""
         return await self._store.get("accounts", FIRST) is None
+
+    async def is_empty(self) -> bool:
+        """Whether nobody has an account, not even one with a password that an operator set."""
+        return not (await self._store.find("accounts", {}, limit=1)).data
 
     async def may_sign_up(self) -> bool:
         rules = self.rules()
@@ -96,20 +125,16 @@ class Accounts:
         login, password = login_in(new.login), password_in(new.password, new.login)
         if await self._shelf.count(SHELF, f"up:{_line_of(address)}", HOUR) > SIGN_UPS:
             raise OverLimit("Too many tries from your address; try again in an hour.", retry_after=60)
-        is_admin = await self._becomes_admin(login, new.claim)
-        if not is_admin and not self.rules().sign_up:
-            raise InvalidRequest("The first account here needs the operators' key.", param="claim")
-        digest = await self._hashed(password)
         async with self._audit.change(actor, "accounts.create", login) as entry:
-            if await self._store.get("accounts", login) is not None:
+            if await self.has(login):  # before it becomes the first, which it could not be made as
                 raise _taken()
+            is_admin = await self._becomes_admin(login, new.claim)
+            await self._need_free(login, is_admin=is_admin)
+            digest = await self._hashed(password)
             await entry.accept({"is_admin": is_admin})
             user = await self._user(actor, login, new, is_admin=is_admin)
-            account: Document = {
-                "id": login, "revision": 0, "created_at": now_of(self._clock), "password": digest,
-            }  # fmt: skip
             try:
-                await self._store.insert("accounts", account)
+                await self._store.insert("accounts", self._account(login, digest))
             except Conflict:
                 raise _taken() from None
             except GatewayError:
@@ -148,6 +173,65 @@ class Accounts:
             await entry.accept({})
             await self._replace(account, digest)
 
+    async def set_password(self, actor: Actor, user_id: str, password: Secret | None) -> NewPassword:
+        """By an operator, for who has forgotten theirs or never had one; None makes a random one. All the
+        user's sessions end."""
+        async with self._audit.change(actor, "accounts.password", user_id) as entry:
+            await self._need_local(user_id)
+            chosen = _random_password() if password is None else password
+            digest = await self._hashed(password_in(chosen, user_id))
+            await entry.accept({"is_new": not await self.has(user_id)})
+            is_new = await self._put(user_id, digest)
+            try:
+                await self._need_local(user_id)
+            except (Conflict, NotFound):  # ended, or come from a provider, in the same moment
+                if is_new:
+                    await self._store.delete("accounts", user_id)
+                raise
+        return NewPassword(password=chosen, is_new=is_new, ended=await self._end_sessions(user_id))
+
+    def refusal_of(self, user: User) -> Conflict | None:
+        """Why this user can have no password here."""
+        if not self.rules().sign_in:
+            return Conflict("Local accounts are off here; sign_in in the configuration file turns them on.")
+        if user.state == "gone" or user.id.startswith((SERVICE, GONE)):
+            return Conflict("This is nobody's account.")
+        if user.provider is not None:
+            return Conflict("This person signs in with an identity provider and has no password here.")
+        if not LOGIN.fullmatch(user.id):
+            return Conflict("This user name is no name that somebody can sign in by.")
+        return None
+
+    async def _need_local(self, user_id: str) -> None:
+        refusal = self.refusal_of(await self._people.get(user_id))
+        if refusal is not None:
+            raise refusal
+
+    async def _put(self, user_id: str, digest: str) -> bool:
+        """Whether there was no account before."""
+        for _ in range(TRIES):
+            account = await self._store.get("accounts", user_id)
+            with contextlib.suppress(Conflict):
+                if account is None:
+                    await self._store.insert("accounts", self._account(user_id, digest))
+                else:
+                    await self._replace(account, digest)
+                return account is None
+        raise Conflict("This account keeps changing; please try again.")
+
+    async def _end_sessions(self, user_id: str) -> int | None:
+        """And lets the user try again who has tried too often."""
+        try:
+            found = await self._shelf.owned(SESSIONS, user_id)
+            ended = [await self._shelf.delete(SESSIONS, id) for id in found]
+            for id in (f"name:{user_id}", f"change:{user_id}"):
+                await self._shelf.delete(SHELF, id)
+        except StoreUnavailable as error:
+            fields = {"user": user_id, "reason": error.message}
+            log.warning("a password is set, and sessions could not be ended", extra={"fields": fields})
+            return None
+        return sum(ended)
+
     async def _becomes_admin(self, login: str, claim: Secret | None) -> bool:
         """Only one ever does: the document is inserted once. A try that failed after it may be repeated."""
         if claim is not None and not _same(claim, self._admin_key):
@@ -161,6 +245,13 @@ class Accounts:
         if first["user"] != login:
             return False
         return not [user async for user in each(self._store, "users", {}) if _is_other_admin(user, login)]
+
+    async def _need_free(self, login: str, *, is_admin: bool) -> None:
+        if not is_admin and not self.rules().sign_up:
+            raise InvalidRequest("The first account here needs the operators' key.", param="claim")
+        user = await self._store.get("users", login)
+        if user is not None and (not is_admin or user.get("state") == "gone"):
+            raise _taken()
 
     async def _user(self, actor: Actor, login: str, new: NewAccount, *, is_admin: bool) -> User:
         roles: list[Role] = ["user", "admin"] if is_admin else ["user"]
@@ -187,6 +278,9 @@ class Accounts:
         for id, most in limits:
             if await self._shelf.count(SHELF, id, WINDOW) > most:
                 raise OverLimit("Too many tries; please wait a quarter of an hour.", retry_after=60)
+
+    def _account(self, login: str, digest: str) -> Document:
+        return {"id": login, "revision": 0, "created_at": now_of(self._clock), "password": digest}
 
     async def _replace(self, account: Document, digest: str) -> None:
         changed = {**account, "password": digest, "revision": account["revision"] + 1}
@@ -233,6 +327,11 @@ def password_in(value: Secret, login: str, param: str = "password") -> str:
     except UnicodeError:
         raise InvalidRequest("That password cannot be written.", param=param) from None
     return password
+
+
+def _random_password() -> Secret:
+    groups = ("".join(secrets.choice(LETTERS) for _ in range(GROUP_LENGTH)) for _ in range(GROUPS))
+    return Secret("-".join(groups))
 
 
 def _line_of(address: str) -> str:

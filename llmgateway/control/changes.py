@@ -19,6 +19,7 @@ PAGE = 1000
 Fields = Callable[[Document], Document]
 SINGULAR: Mapping[Kind, str] = {
     "keys": "key", "users": "user", "models": "model", "projects": "project", "announcements": "announcement",
+    "accounts": "account",
 }  # fmt: skip
 
 

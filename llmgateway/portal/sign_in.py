@@ -25,9 +25,9 @@ async def show_sign_in(desk: Desk, visit: Visit, error: GatewayError | None = No
     following = visit.form.text("next") or visit.asked("next")
     if visit.user is not None:
         return Redirect("overview", wish=following)
-    is_local, is_first = desk.accounts.rules().sign_in, await desk.accounts.is_first()
+    is_local = desk.accounts.rules().sign_in
     is_alone = is_local and desk.federation is None and desk.accounts.rules().is_private
-    if is_alone and is_first and error is None:
+    if is_alone and error is None and await desk.accounts.is_empty():
         return Redirect("sign-up")
     values = {
         "error": error, "next": following, "is_local": is_local, "login": visit.form.text("login"),

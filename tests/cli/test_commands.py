@@ -9,7 +9,7 @@ from tests.cli.conftest import Run
 
 COMMANDS = [
     "serve", "check", "keys create", "keys list", "keys revoke", "keys rotate", "users list", "users show",
-    "users suspend", "users activate", "models list", "usage", "ledger status", "ledger verify",
+    "users suspend", "users activate", "users password", "models list", "usage", "ledger status", "ledger verify",
     "ledger replay", "audit verify", "version",
 ]  # fmt: skip
 

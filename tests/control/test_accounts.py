@@ -241,3 +241,14 @@ async def test_an_old_hash_is_made_anew_at_sign_in(house: House, desk: Desk, tmp
     assert document is not None
     assert "t=2" in document["password"]
     assert await stronger.sign_in("alice") == "alice"
+
+
+async def test_a_sign_up_that_is_refused_leaves_no_line_that_says_ok(house: House, desk: Desk) -> None:
+    await house.sign_up("alice")
+    await desk.control.keys.create(ANN, NewKey(user="bob", name="first"))
+    for login in ("alice", "bob"):
+        with pytest.raises(Conflict, match="taken"):
+            await house.sign_up(login)
+    page = await desk.control.audit.page({"action": "accounts.create"}, limit=10)
+    told = [(line["target"], line["result"]) for line in page.data]
+    assert told == [("bob", "conflict"), ("alice", "conflict"), ("alice", "ok")]

@@ -37,6 +37,8 @@ async def show(desk: Desk, visit: Visit, error: GatewayError | None = None) -> A
         "sessions": await desk.sessions.of_user(user.id),
         "accepted": await desk.control.agreements.of(user.id), "roles": ROLES,
         "may_change": may_change(visit, user), "is_me": user.id == visit.me.id,
+        "has_password": await desk.accounts.has(user.id),
+        "may_have_password": desk.accounts.refusal_of(user) is None,
     }  # fmt: skip
     return Page("operators/person.html", values, status_of(error))
 
@@ -106,6 +108,21 @@ async def end_sessions(desk: Desk, visit: Visit) -> Answer:
         await entry.accept({"which": "all"})
         await desk.sessions.end_all(user.id)
     return Redirect("op-person", {"id": user.id}, said="sessions")
+
+
+async def set_password(desk: Desk, visit: Visit) -> Answer:
+    """A random one. Their own people change on the account page, where the old one is asked for."""
+    user = await _to_change(desk, visit)
+    if user.id == visit.me.id:
+        raise NotAllowed(NOT_YOURSELF)
+    if not await is_new(desk, visit):
+        return Redirect("op-person", {"id": user.id}, said="already")
+    try:
+        made = await desk.accounts.set_password(visit.actor, user.id, None)
+    except Conflict as error:
+        return await show(desk, visit, error)
+    values = {"user": user, "password": made.password.reveal(), "is_new": made.is_new, "ended": made.ended}
+    return Page("operators/password-shown.html", values, 201)
 
 
 async def create_key(desk: Desk, visit: Visit) -> Answer:
