@@ -115,7 +115,7 @@ def _add_users(group: Commands) -> None:
                        _async(people.forget))  # fmt: skip
     forget.add_argument("id")
     forget.add_argument("--yes", action="store_true", help="do not ask for confirmation")
-    password = group.add("password", "a new password for signing in to the portal; a random one is shown once",
+    password = group.add("password", "a new password for the portal; a random one is shown this once",
                          _async(people.password))  # fmt: skip
     password.add_argument("id", metavar="NAME")
     password.add_argument("--stdin", action="store_true", dest="is_piped",

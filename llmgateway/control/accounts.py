@@ -68,8 +68,8 @@ class NewAccount(Struct, frozen=True, kw_only=True):
 
 
 class NewPassword(Struct, frozen=True, kw_only=True):
-    """What an operator set. `is_new`: the user had no account before; `ended`: so many sessions are over, None
-    where they could not be reached."""
+    """What an operator set. `is_new`: the user had no account before; `ended`: so many sessions are over,
+    None where they could not be reached."""
 
     password: Secret
     is_new: bool

@@ -9,8 +9,8 @@ from tests.cli.conftest import Run
 
 COMMANDS = [
     "serve", "check", "keys create", "keys list", "keys revoke", "keys rotate", "users list", "users show",
-    "users suspend", "users activate", "users password", "models list", "usage", "ledger status", "ledger verify",
-    "ledger replay", "audit verify", "version",
+    "users suspend", "users activate", "users password", "models list", "usage", "ledger status",
+    "ledger verify", "ledger replay", "audit verify", "version",
 ]  # fmt: skip
 
 

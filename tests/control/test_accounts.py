@@ -1,17 +1,37 @@
 """Local accounts: making them, the first one, signing in, and what too many tries do."""
 
 import asyncio
+import contextlib
 from pathlib import Path
+from threading import Event
 
 import pytest
 from argon2 import PasswordHasher
+from typing_extensions import override
 
-from llmgateway.control.accounts import PER_ADDRESS, PER_PAIR, SIGN_UPS, AccountRules, Accounts, NewAccount
+from llmgateway.control.accounts import (
+    PER_ADDRESS,
+    PER_NAME,
+    PER_PAIR,
+    SIGN_UPS,
+    AccountRules,
+    Accounts,
+    NewAccount,
+)
 from llmgateway.control.audit import Actor
 from llmgateway.control.ground import Ground
 from llmgateway.control.keys import NewKey
 from llmgateway.control.people import NewUser
-from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, NotAuthenticated, OverLimit
+from llmgateway.control.projects import NewProject, NewServiceKey
+from llmgateway.domain.errors import (
+    Conflict,
+    GatewayError,
+    InvalidRequest,
+    NotAuthenticated,
+    NotFound,
+    OverLimit,
+    StoreUnavailable,
+)
 from llmgateway.domain.people import User
 from llmgateway.domain.secret import Secret
 from llmgateway.stores.sqlite_shelf import SqliteShelf
@@ -25,14 +45,14 @@ ACTOR, HERE = Actor("user alice", "portal 10.0.0.1"), "10.0.0.1"
 class House:
     """A gateway's accounts, with rules that tests change."""
 
-    def __init__(self, desk: Desk, hasher: PasswordHasher = QUICK) -> None:
+    def __init__(self, desk: Desk, hasher: PasswordHasher = QUICK, shelf: SqliteShelf | None = None) -> None:
         self.desk = desk
         self.rules = AccountRules(is_private=True)
         ground = Ground(store=desk.store, state=desk.state, clock=desk.clock, audit=desk.control.audit,
                         configured=lambda: desk.configuration)  # fmt: skip
         self.accounts = Accounts(
-            ground, desk.control.people, SqliteShelf(desk.store.file, desk.clock), admin_key=ADMIN_KEY,
-            rules=lambda: self.rules, hasher=hasher,
+            ground, desk.control.people, shelf or SqliteShelf(desk.store.file, desk.clock),
+            admin_key=ADMIN_KEY, rules=lambda: self.rules, hasher=hasher,
         )  # fmt: skip
 
     async def sign_up(self, login: str, password: str = "correct horse", **more: object) -> User:
@@ -252,3 +272,140 @@ async def test_a_sign_up_that_is_refused_leaves_no_line_that_says_ok(house: Hous
     page = await desk.control.audit.page({"action": "accounts.create"}, limit=10)
     told = [(line["target"], line["result"]) for line in page.data]
     assert told == [("bob", "conflict"), ("alice", "conflict"), ("alice", "ok")]
+
+
+async def test_a_password_is_made_for_who_has_none(house: House, desk: Desk) -> None:
+    await desk.control.keys.create(ANN, NewKey(user="bob", name="first"))
+    made = await house.accounts.set_password(ANN, "bob", None)
+    assert (made.is_new, made.ended) == (True, 0)
+    assert await house.sign_in("bob", made.password) == "bob"
+    assert len(made.password.reveal()) == 23
+    again = await house.accounts.set_password(ANN, "bob", None)
+    assert not again.is_new
+    assert again.password.reveal() != made.password.reveal()
+    with pytest.raises(NotAuthenticated):
+        await house.sign_in("bob", made.password)
+    lines = (await desk.control.audit.page({"action": "accounts.password"}, limit=10)).data
+    told = [(line["who"], line["target"], line["result"], line["details"]) for line in lines]
+    assert told == [("operator", "bob", "ok", {"is_new": is_new}) for is_new in (False, True)]
+    for one in (made, again):
+        assert one.password.reveal() not in repr((one, lines, await desk.store.get("accounts", "bob")))
+
+
+async def test_a_new_password_ends_all_sessions_and_what_too_many_tries_did(house: House, desk: Desk) -> None:
+    await house.sign_up("alice")
+    for owner, id in (("alice", "one"), ("alice", "two"), ("bob", "three")):
+        await desk.shelf.put("sessions", id, b"x", 60, owner=owner)
+    for n in range(PER_NAME):
+        with pytest.raises(NotAuthenticated):
+            await house.sign_in("alice", Secret("wrong"), f"10.0.1.{n}")
+    with pytest.raises(OverLimit):
+        await house.sign_in("alice")
+    made = await house.accounts.set_password(ANN, "alice", Secret("battery staple"))
+    assert (made.is_new, made.ended, made.password.reveal()) == (False, 2, "battery staple")
+    assert not await desk.shelf.owned("sessions", "alice")
+    assert await desk.shelf.get("sessions", "three") == b"x"
+    assert await house.sign_in("alice", Secret("battery staple")) == "alice"
+
+
+class AwayShelf(SqliteShelf):
+    """Of a Redis that is down."""
+
+    @override
+    async def owned(self, shelf: str, owner: str) -> dict[str, bytes]:
+        raise StoreUnavailable("Redis is not available.")
+
+
+async def test_a_password_is_set_though_sessions_cannot_be_reached(house: House, desk: Desk) -> None:
+    await house.sign_up("alice")
+    away = House(desk, shelf=AwayShelf(desk.store.file, desk.clock))
+    made = await away.accounts.set_password(ANN, "alice", None)
+    assert made.ended is None
+    assert await house.sign_in("alice", made.password) == "alice"
+
+
+async def test_for_whom_no_password_is_set(house: House, desk: Desk) -> None:
+    people, set_password = desk.control.people, house.accounts.set_password
+    for id in ("aino", "Ville", "gone", "alice"):
+        await people.create(ANN, NewUser(id=id))
+    await desk.control.projects.create(ANN, NewProject(id="thesis"))
+    await desk.control.projects.create_key(ANN, "thesis", NewServiceKey(name="ci"))
+    for id, fields in (("aino", {"provider": "https://idp/"}), ("gone", {"state": "gone"})):
+        stored = await desk.store.get("users", id)
+        assert stored is not None
+        await desk.store.replace("users", {**stored, **fields, "revision": stored["revision"] + 1})
+    for id, why in (("aino", "identity provider"), ("Ville", "sign in by"), ("gone", "nobody's"),
+                    ("service:thesis", "nobody's")):  # fmt: skip
+        with pytest.raises(Conflict, match=why):
+            await set_password(ANN, id, None)
+        assert not await house.accounts.has(id)
+    with pytest.raises(NotFound, match="no user 'nobody'"):
+        await set_password(ANN, "nobody", None)
+    with pytest.raises(InvalidRequest, match="at least 10"):
+        await set_password(ANN, "alice", Secret("short"))
+    house.rules = AccountRules(is_private=True, sign_in=False)
+    with pytest.raises(Conflict, match="Local accounts are off"):
+        await set_password(ANN, "alice", None)
+    lines = (await desk.control.audit.page({"action": "accounts.password"}, limit=10)).data
+    assert len(lines) == 7
+    assert "ok" not in {line["result"] for line in lines}
+
+
+class Slow(PasswordHasher):
+    """Takes until a test lets it go on: what happens meanwhile happens in the same moment."""
+
+    def __init__(self) -> None:
+        super().__init__(time_cost=1, memory_cost=8, parallelism=1)
+        self.begun, self.goes_on = Event(), Event()
+
+    @override
+    def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
+        self.begun.set()
+        assert self.goes_on.wait(10)
+        return super().hash(password, salt=salt)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_whose_account_ends_in_the_same_moment_has_none(desk: Desk, is_there: bool) -> None:
+    if is_there:
+        await House(desk).sign_up("bob")
+        await desk.control.people.create(ANN, NewUser(id="olga", roles=["admin"]))
+    else:
+        await desk.control.people.create(ANN, NewUser(id="bob"))
+    slow = Slow()
+
+    async def end() -> None:
+        await asyncio.to_thread(slow.begun.wait, 10)
+        await desk.erasure.forget(ANN, "bob")
+        slow.goes_on.set()
+
+    with pytest.raises(NotFound):
+        await asyncio.gather(House(desk, slow).accounts.set_password(ANN, "bob", None), end())
+    assert await desk.store.get("accounts", "bob") is None
+
+
+async def test_many_new_passwords_at_once_leave_one_that_works(house: House, desk: Desk) -> None:
+    await desk.control.people.create(ANN, NewUser(id="bob"))
+    made = await asyncio.gather(*(house.accounts.set_password(ANN, "bob", None) for _ in range(4)))
+    works = 0
+    for one in made:
+        with contextlib.suppress(NotAuthenticated):
+            works += await house.sign_in("bob", one.password) == "bob"
+    assert works == 1
+
+
+async def test_a_name_with_a_password_is_not_lost_as_the_first(house: House, desk: Desk) -> None:
+    """Somebody else may still become the administrator."""
+    await desk.control.people.create(ANN, NewUser(id="bob"))
+    assert await house.accounts.is_empty()
+    await house.accounts.set_password(ANN, "bob", None)
+    assert await house.accounts.is_first()
+    assert not await house.accounts.is_empty()
+    with pytest.raises(Conflict, match="taken"):
+        await house.sign_up("bob")
+    assert (await house.sign_up("alice")).roles == ("user", "admin")
+
+
+async def test_who_has_no_account_cannot_change_its_password(house: House) -> None:
+    with pytest.raises(NotFound):
+        await house.accounts.change_password(ACTOR, "nobody", PASSWORD, Secret("battery staple"))

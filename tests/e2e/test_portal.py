@@ -2,12 +2,14 @@
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import httpx
 import pytest
 
+from tests.e2e.command import run
 from tests.e2e.deployment import Deployment
 from tests.lab.client import Request, chat
 from tests.lab.gateway import ADMIN_KEY
@@ -118,3 +120,19 @@ async def test_a_refusal_is_shown_to_its_people(client: httpx.AsyncClient, deplo
         return "See Models for the names" in page and "Wait until the limit" in page
 
     await eventually_answers(both_are_there, "the overview shows what was refused", 15)
+
+
+async def test_a_password_that_a_command_makes_signs_in_at_every_worker(
+    deployment: Deployment, client: httpx.AsyncClient
+) -> None:
+    """Beside the running gateway; whoever was signed in is out."""
+    me = (await client.get("/portal/account/export.json")).json()["user"]["id"]
+    ran = await asyncio.to_thread(run, deployment.gateway, "users", "password", me, "--json")
+    assert ran.returncode == 0, ran.stderr
+    made = json.loads(ran.stdout)
+    assert (made["id"], made["is_new"], made["sessions_ended"]) == (me, False, 1)
+    assert await statuses(client) == {303}
+    for password, status in ((PASSWORD, 401), (made["password"], 303)):
+        fields = {"login": me, "password": password}
+        assert (await client.post("/portal/sign-in", data=fields)).status_code == status
+    assert await statuses(client) == {200}

@@ -3,7 +3,7 @@
 import pytest
 
 from llmgateway.control.accounts import PER_PAIR, AccountRules
-from llmgateway.control.people import UserChanges
+from llmgateway.control.people import NewUser, UserChanges
 from tests.control.desk import ANN
 from tests.portal.house import ADMIN_KEY, Browser, Portal, browsing
 from tests.portal.redirects import corpus
@@ -24,6 +24,14 @@ async def test_a_new_gateway_leads_to_its_first_account(browser: Browser) -> Non
     await browser.get("/portal?said=welcome")
     assert "Your account is ready." in browser.page
     assert "Hello, Ann" in browser.page
+
+
+async def test_who_got_a_password_before_anybody_signed_up_gets_in(browser: Browser, portal: Portal) -> None:
+    await portal.desk.control.people.create(ANN, NewUser(id="bob"))
+    made = await portal.portal_desk().accounts.set_password(ANN, "bob", None)
+    assert (await browser.get("/portal/sign-in")).status_code == 200
+    assert (await browser.sign_in("bob", made.password.reveal())).status_code == 303
+    assert (await browser.get("/portal")).status_code == 200
 
 
 async def test_what_is_wrong_stands_at_its_field(browser: Browser) -> None:

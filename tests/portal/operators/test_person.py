@@ -185,3 +185,60 @@ async def test_an_operator_ends_nobodys_account(olli: Browser) -> None:
     assert "/person-forget/" not in olli.page
     assert (await olli.get(FORGET)).status_code == 404
     assert (await olli.post(FORGET, {"token": await token(olli), "typed": "aino"})).status_code == 404
+
+
+PASSWORD = "/portal/operators/person-password/aino"
+
+
+async def test_a_new_password_is_shown_once(ann: Browser, portal: Portal) -> None:
+    await ann.get(AINO)
+    assert "has no password yet" in ann.page
+    fields = ann.hidden(PASSWORD)
+    assert (await ann.post(PASSWORD, fields)).status_code == 201
+    made = secret_in(ann.page)
+    assert "change it on their account page" in ann.page
+    assert (await ann.post(PASSWORD, fields)).headers["location"] == f"{AINO}?said=already"
+    async with browsing(portal) as aino:
+        assert (await aino.sign_in("aino", made)).status_code == 303
+        assert (await aino.get("/portal")).status_code == 200
+        await ann.get(AINO)
+        assert "forgotten theirs" in ann.page
+        assert made not in ann.page
+        await ann.post(PASSWORD)
+        assert secret_in(ann.page) != made
+        assert (await aino.get("/portal")).status_code == 303, "signed out everywhere"
+        assert (await aino.sign_in("aino", made)).status_code == 401
+    lines = (await portal.desk.control.audit.page({"action": "accounts.password"}, limit=9)).data
+    told = {(line["who"], line["target"], line["result"]) for line in lines}
+    assert (len(lines), told) == (2, {("user ann", "aino", "ok")})
+    await ann.get(AINO, accept_language="fi")
+    assert "Uusi salasana" in ann.page
+
+
+async def test_nobody_makes_their_own_password_without_the_old_one(ann: Browser) -> None:
+    own = PASSWORD.replace("aino", "ann")
+    await ann.get("/portal/operators/person/ann")
+    assert own not in ann.page
+    assert (await ann.post(own, {"token": await token(ann)})).status_code == 403
+
+
+async def test_for_whom_there_is_no_new_password(ann: Browser, portal: Portal) -> None:
+    stored = await portal.desk.store.get("users", "aino")
+    assert stored is not None
+    await portal.desk.store.replace("users", stored | {"provider": "https://idp/", "revision": 1})
+    await ann.get(AINO)
+    assert PASSWORD not in ann.page
+    refused = await ann.post(PASSWORD, {"token": await token(ann), "once": "1"})
+    assert refused.status_code == 409
+    assert "identity provider and has no password here" in ann.page
+
+
+async def test_s_key_08_operators_make_passwords_of_plain_users_alone(olli: Browser) -> None:
+    sent = {"token": await token(olli), "once": "1"}
+    for user in ("ann", "olli"):
+        assert (await olli.post(PASSWORD.replace("aino", user), sent)).status_code == 403
+    assert (await olli.post(PASSWORD, sent)).status_code == 201
+
+
+def secret_in(page: str) -> str:
+    return page.partition('<code id="secret">')[2].partition("<")[0]
