@@ -73,8 +73,8 @@ async def password(arguments: Arguments) -> int:
     what = "has an account" if made.is_new else "has a new password"
     say(f"The user {arguments.id} {what}. Sessions that were ended: {made.ended or 0}.")
     if given is None:
-        say(f"\n{made.password.reveal()}\n\nThis is the password. It is shown this once. Pass it on with care;")
-        say("it can be changed on the account page of the portal.")
+        say(f"\n{made.password.reveal()}\n\nThis is the password. It is shown this once; pass it on with")
+        say("care. It can be changed on the account page of the portal.")
     return 0
 
 
