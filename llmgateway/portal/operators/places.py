@@ -44,7 +44,7 @@ PLACES: Sequence[Place] = (
     _one("op-person-state", "/person-state/{id:path}", person.ask_state, person.change_state),
     _admin("op-person-forget", "/person-forget/{id:path}", person.ask_forget, person.forget),
     _one("op-person-sessions", "/person-sessions/{id:path}", post=person.end_sessions),
-    _one("op-person-password", "/person-password/{id:path}", post=person.set_password),
+    _admin("op-person-password", "/person-password/{id:path}", post=person.set_password),
     _admin("op-person-key", "/person-key/{id:path}", post=person.create_key),
     _page("op-projects", "/projects", projects.show, projects.create),
     _page("op-project-new", "/projects/new", projects.show_new),
