@@ -46,7 +46,7 @@ def test_who_may_sign_in_follows_from_the_settings(settings: Settings) -> None:
 async def test_limits_in_force_are_shown_as_they_stand(settings: Settings, config: Path) -> None:
     config.write_text("limits: {default: {tokens_per_day: 5000}, users: {ann: {requests_per_minute: 7}}}")
     environ = {"LLMGATEWAY_DATA_DIR": str(settings.data_dir), "LLMGATEWAY_LOG_LEVEL": "warning"}
-    app = create_app(with_secrets(Settings.load(environ, config=config)))
+    app = create_app(with_secrets(Settings.load(environ, config=config)), drain_pause=0)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

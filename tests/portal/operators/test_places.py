@@ -12,6 +12,7 @@ ADMINS = {
     "op-person-roles",
     "op-person-key",
     "op-person-forget",
+    "op-person-password",
     "op-model-new",
     "op-model-change",
     "op-model-delete",
