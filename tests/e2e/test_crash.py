@@ -22,7 +22,7 @@ from tests.lab.waiting import eventually, eventually_answers
 
 pytestmark = pytest.mark.e2e
 
-KILLS = [8, pytest.param(300, marks=pytest.mark.soak)]
+KILLS = [25, pytest.param(300, marks=pytest.mark.soak)]
 WORKER_KILLS = [5, pytest.param(700, marks=pytest.mark.soak)]
 SEED = 20_261
 CALLERS = 6

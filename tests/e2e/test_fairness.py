@@ -112,7 +112,7 @@ async def test_r_load_11_ten_users_hardly_notice_one_with_a_hundred_streams(
             stage.firsts[user].clear()
         await stage.play([*others, *few], seconds)
         found.append(sorted(first for user in ten for first in stage.firsts[user]))
-        assert len(found[-1]) > 30
+        assert len(found[-1]) > 50
     quiet, crowded = map(p95, found)
     figure(f"p95 to the first token {quiet * 1000:.0f} ms, beside the greedy one {crowded * 1000:.0f} ms")
     assert crowded <= 2 * quiet

@@ -70,10 +70,9 @@ async def test_r_load_01_what_two_hundred_calls_a_second_cost(
             for share in (0.5, 0.99)
         )
         figure(f"added median {median * 1000:.2f} ms, p99 {p99 * 1000:.2f} ms, 0 errors in {len(through)}")
-        machine = at([took for _, took in alone], 0.5) - THINKING  # what it adds without a gateway
-        assert median <= max(ADDED_MEDIAN, 2 * machine)
+        assert median <= ADDED_MEDIAN
         if seconds > 10:  # a few slow ones are the machine's
-            assert p99 <= max(ADDED_P99, machine)
+            assert p99 <= ADDED_P99
         await returns_to_idle(gateway, idle, spare=RATE)
 
 

@@ -115,11 +115,7 @@ async def sign_in(
     await shown.page.wait_for_url(f"{campus.gateway.url}/**")
 
 
-@pytest.mark.parametrize(
-    ("campus", "has_scripts"),
-    list(zip(ALL, (True, False, False, True), strict=True)), indirect=["campus"],
-    ids=[f"{named(one)}-{how}" for one, how in zip(ALL, ("js", "no-js", "no-js", "js"), strict=True)],
-)  # fmt: skip
+@pytest.mark.parametrize("has_scripts", [True, False], ids=["scripts", "no-scripts"])
 async def test_somebody_signs_in_makes_a_key_calls_and_signs_out(
     browser: Browser, campus: Campus, has_scripts: bool
 ) -> None:

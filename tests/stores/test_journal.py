@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC
@@ -558,8 +557,7 @@ def test_what_was_settled_is_synced_soon(journal: FileJournal) -> None:
 
 
 async def test_large_journals_of_the_dead_are_read_beside_the_event_loop(root: Path) -> None:
-    """200 MB, as an outage of hours leaves them: no turn of the loop takes longer than 100 ms, or a
-    tenth of the whole on a machine that is busy."""
+    """200 MB, as an outage of hours leaves them: no turn of the loop takes longer than 100 ms."""
     dead = root / "dead"
     dead.mkdir(parents=True)
     some = [record(CHANCE) for _ in range(500)]
@@ -574,16 +572,14 @@ async def test_large_journals_of_the_dead_are_read_beside_the_event_loop(root: P
     try:
         with FileJournal(root, worker="alive") as journal:
             async with loop_lag() as lag:
-                began = time.perf_counter()
                 assert (await journal.take_over()).orphans == []
-                whole = time.perf_counter() - began
                 assert journal.unshipped == 25 * times * len(some)
                 for _ in range(30):
                     batch = journal.batch(1000)
                     assert len(batch.records) == 1000
                     await asyncio.sleep(0)
                     journal.shipped(batch)
-            assert lag.longest < max(0.1, whole / 10)
+            assert lag.longest < 0.1
             for path in dead.glob("*.journal"):
                 path.unlink()
             journal._adopted.clear()
