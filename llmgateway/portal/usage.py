@@ -3,7 +3,7 @@
 import msgspec
 
 from llmgateway.control.plain import plain
-from llmgateway.control.reports import RecordsAsk, UsageAsk, csv_of, usage_view
+from llmgateway.control.reports import RecordsAsk, UsageAsk, UsageReport, csv_of, usage_view
 from llmgateway.portal.keys import keys_of
 from llmgateway.portal.overview import has_failed, tokens_by_day
 from llmgateway.portal.spans import Span, asked_span
@@ -51,13 +51,7 @@ async def as_csv(desk: Desk, visit: Visit) -> Answer:
 async def as_json(desk: Desk, visit: Visit) -> Answer:
     span = asked_span(desk, visit)
     report = await desk.control.reports.usage(_ask(visit, span, visit.asked("by") or "day"))
-    told = {
-        "from": span.start, "to": span.last.isoformat(), "time_zone": desk.facts().time_zone,
-        "currency": desk.facts().currency, "cost_unit": "millionths of the currency",
-        "data": [usage_view(row) for row in report.rows],
-    }  # fmt: skip
-    body = msgspec.json.format(msgspec.json.encode(told, enc_hook=plain), indent=2)
-    return Download(body, "application/json", f"{file_name(span)}.json")
+    return json_file(desk, span, report)
 
 
 async def show_requests(desk: Desk, visit: Visit) -> Answer:
@@ -92,3 +86,13 @@ async def _models(desk: Desk, visit: Visit) -> list[str]:
 
 def file_name(span: Span) -> str:
     return f"usage-{span.start}-{span.last.isoformat()}"
+
+
+def json_file(desk: Desk, span: Span, report: UsageReport) -> Download:
+    told = {
+        "from": span.start, "to": span.last.isoformat(), "time_zone": desk.facts().time_zone,
+        "currency": desk.facts().currency, "cost_unit": "millionths of the currency",
+        "data": [usage_view(row) for row in report.rows],
+    }  # fmt: skip
+    body = msgspec.json.format(msgspec.json.encode(told, enc_hook=plain), indent=2)
+    return Download(body, "application/json", f"{file_name(span)}.json")

@@ -1,14 +1,12 @@
 """What everybody used, by anything: a chart, a table, single requests, and both as files."""
 
-import msgspec
 
-from llmgateway.control.plain import plain
-from llmgateway.control.reports import FILTERS, RecordsAsk, UsageAsk, UsageReport, csv_of, usage_view
+from llmgateway.control.reports import FILTERS, RecordsAsk, UsageAsk, UsageReport, csv_of
 from llmgateway.domain.errors import NotFound
 from llmgateway.domain.ports import Dimension, UsageRow
 from llmgateway.portal.overview import has_failed, tokens_by_day
 from llmgateway.portal.spans import Span, asked_span
-from llmgateway.portal.usage import PER_PAGE, file_name
+from llmgateway.portal.usage import PER_PAGE, file_name, json_file
 from llmgateway.portal.visit import Answer, Desk, Download, Page, Visit
 
 GROUPINGS: tuple[Dimension, ...] = ("user", "project", "model", "key", "day")
@@ -48,13 +46,7 @@ async def as_csv(desk: Desk, visit: Visit) -> Answer:
 async def as_json(desk: Desk, visit: Visit) -> Answer:
     span = asked_span(desk, visit)
     report = await _report(desk, visit, span, _groupings(visit))
-    told = {
-        "from": span.start, "to": span.last.isoformat(), "time_zone": desk.facts().time_zone,
-        "currency": desk.facts().currency, "cost_unit": "millionths of the currency",
-        "data": [usage_view(row) for row in report.rows],
-    }  # fmt: skip
-    body = msgspec.json.format(msgspec.json.encode(told, enc_hook=plain), indent=2)
-    return Download(body, "application/json", f"{file_name(span)}.json")
+    return json_file(desk, span, report)
 
 
 async def show_requests(desk: Desk, visit: Visit) -> Answer:
