@@ -56,7 +56,7 @@ class House:
         )  # fmt: skip
 
     async def sign_up(self, login: str, password: str = "correct horse", **more: object) -> User:
-        new = NewAccount(login=login, password=Secret(password), **more)  # type: ignore[arg-type]
+        new = NewAccount(login=login, password=Secret(password), **more)  # type: ignore[arg-type]  # of several types
         return await self.accounts.sign_up(ACTOR, new, HERE)
 
     async def sign_in(self, login: str, password: Secret = PASSWORD, address: str = HERE) -> str:

@@ -14,7 +14,7 @@ from tests.control.desk import ANN, Desk
 
 async def made(desk: Desk, **fields: object) -> str:
     await desk.control.people.create(ANN, NewUser(id="alice"))
-    await desk.control.projects.create(ANN, NewProject(id="thesis", **fields))  # type: ignore[arg-type]
+    await desk.control.projects.create(ANN, NewProject(id="thesis", **fields))  # type: ignore[arg-type]  # of many types
     return "thesis"
 
 

@@ -148,7 +148,7 @@ async def test_r_fault_47_sigterm_to_process_1_ends_the_tree(
         upstream.release(MODEL)
         assert (await stream.body()).endswith(b"data: [DONE]\n\n")
         assert await asyncio.to_thread(gateway.program.wait) == 0
-        assert [pid for pid in tree if os.path.exists(f"/proc/{pid}")] == []  # noqa: PTH110
+        assert [pid for pid in tree if os.path.exists(f"/proc/{pid}")] == []  # noqa: PTH110 - no path, a question to the kernel
 
 
 async def test_workers_drain_when_gunicorn_itself_has_died(

@@ -106,7 +106,7 @@ class World:
 
 def manifests() -> Sequence[dict[str, Any]]:
     """What runs in production, and the backup's job."""
-    return json.loads(json.dumps(kustomized(KUBERNETES / "overlays/prod"), default=str))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(kustomized(KUBERNETES / "overlays/prod"), default=str))  # type: ignore[no-any-return]  # JSON
 
 
 @pytest.fixture

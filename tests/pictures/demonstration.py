@@ -48,7 +48,7 @@ limits:
   default: {requests_per_minute: 60, tokens_per_day: 1000000, cost_per_month: 10000000}
   projects: {thesis-lab: {cost_per_month: 30000000, tokens_per_day: 6000000}}
   models: {mistral-small: {concurrent_requests: 48}}
-"""  # noqa: E501
+"""  # noqa: E501 - lines of YAML as operators write them
 PASSWORD = "correct horse battery"
 DAYS, PER_DAY = 30, 130
 PRICES: Mapping[str, tuple[float, float]] = {
