@@ -7,11 +7,11 @@ from llmgateway.app.memory import Memory
 from llmgateway.control.used import used_by
 from llmgateway.domain.admission import Limiter, Places
 from llmgateway.domain.ports import Clock
-from llmgateway.stores.limiter import MemoryLimiter
-from llmgateway.stores.places import MemoryPlaces
-from llmgateway.stores.redis_limiter import open_redis_limiter
-from llmgateway.stores.redis_places import open_places
-from llmgateway.stores.standings import money_in
+from llmgateway.stores.limits.memory_limiter import MemoryLimiter
+from llmgateway.stores.limits.memory_places import MemoryPlaces
+from llmgateway.stores.limits.redis_limiter import open_redis_limiter
+from llmgateway.stores.limits.redis_places import open_places
+from llmgateway.stores.limits.standings import money_in
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from llmgateway.app.memory import Memory, open_memory
 from llmgateway.domain.errors import BudgetSpent
 from llmgateway.settings import Settings
 from tests.doubles import SetClock
-from tests.stores.limiter_contract import CALENDAR, claim, limited
+from tests.stores.limits.limiter_contract import CALENDAR, claim, limited
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

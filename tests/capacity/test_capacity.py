@@ -8,7 +8,7 @@ import pytest
 from pymongo import MongoClient
 from redis.asyncio import Redis
 
-from llmgateway.stores.limiter_turn import EPOCH
+from llmgateway.stores.limits.limiter_turn import EPOCH
 from tests.capacity.ledger import bytes_of_a_record
 from tests.capacity.plan import GIB, Load, Measured, Prices, Shape, plan
 from tests.capacity.spread import fullest, hashed, slot_of, written

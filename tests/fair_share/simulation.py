@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from msgspec import Struct
 
 from llmgateway.domain.admission import Turn
-from llmgateway.stores.places import MemoryPlaces
+from llmgateway.stores.limits.memory_places import MemoryPlaces
 from tests.fair_share.virtual_time import run
 
 BEGAN = datetime(2026, 11, 20, 9, tzinfo=UTC)

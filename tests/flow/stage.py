@@ -29,9 +29,9 @@ from llmgateway.flow.route import Route
 from llmgateway.flow.vigil import Watch
 from llmgateway.jobs.background import Background
 from llmgateway.providers.openai import OpenAI
-from llmgateway.stores.limiter import MemoryLimiter
+from llmgateway.stores.limits.memory_limiter import MemoryLimiter
+from llmgateway.stores.limits.memory_places import MemoryPlaces
 from llmgateway.stores.memory import MemoryState
-from llmgateway.stores.places import MemoryPlaces
 from llmgateway.upstream.local import LocalReply
 from tests.doubles import SetClock
 

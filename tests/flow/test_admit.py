@@ -27,7 +27,7 @@ from llmgateway.domain.errors import (
 from llmgateway.domain.limits import Claim, Limits, Standing
 from llmgateway.domain.pricing import Price
 from llmgateway.jobs.background import Background
-from llmgateway.stores.limiter import MemoryLimiter
+from llmgateway.stores.limits.memory_limiter import MemoryLimiter
 from llmgateway.wire.sse import KEEPALIVE
 from tests.flow.stage import (
     FIRST,

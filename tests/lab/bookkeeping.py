@@ -19,11 +19,11 @@ from llmgateway.domain.periods import Calendar
 from llmgateway.domain.ports import RecordQuery, SystemClock
 from llmgateway.jobs.ship import Recovery, Shipper
 from llmgateway.stores.journal import FileJournal
-from llmgateway.stores.limiter_turn import Turns
+from llmgateway.stores.limits.limiter_turn import Turns
+from llmgateway.stores.limits.redis_limiter import RedisLimiter
+from llmgateway.stores.limits.standings import units
 from llmgateway.stores.redis import open_redis
-from llmgateway.stores.redis_limiter import RedisLimiter
 from llmgateway.stores.sqlite import SqliteStore, open_sqlite
-from llmgateway.stores.standings import units
 from tests.lab.reservations import nothing_is_reserved
 from tests.lab.waiting import eventually
 

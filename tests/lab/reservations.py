@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from llmgateway.stores.limiter_turn import HELD, USE
-from llmgateway.stores.places_batch import MODELS, PREFIX
+from llmgateway.stores.limits.limiter_turn import HELD, USE
+from llmgateway.stores.limits.places_batch import MODELS, PREFIX
 from tests.lab.waiting import eventually_answers
 
 NUMBER = b"#"  # beside a worker's claims: how many turns it has sent

@@ -1,7 +1,7 @@
--- Limits of many scopes, counted for all workers in one step: the algorithm of `stores/windows.py`.
+-- Limits of many scopes, counted for all workers in one step: the algorithm of `stores/limits/windows.py`.
 --
 -- KEYS: the epoch, the workers by when they were last heard of, the held calls of `ask.worker`, then the
--- scopes in the order of `ask.names`. ARGV[1] is `ask`, see `stores/limiter_turn.py`. Times are milliseconds.
+-- scopes in the order of `ask.names`. ARGV[1] is `ask`, see `stores/limits/limiter_turn.py`. Times are milliseconds.
 
 local ask = cmsgpack.unpack(ARGV[1])
 local now = ask.now

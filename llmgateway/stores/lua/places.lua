@@ -2,7 +2,7 @@
 --
 -- KEYS: the workers and the number of each one's last batch, the workers by when they were last heard of, a
 -- mark that calls may be running which nobody has told of yet, the names of the models; then six of each
--- model in the order of `ask.models`. ARGV[1] is `ask`, see `stores/places_batch.py`. Times are milliseconds.
+-- model in the order of `ask.models`. ARGV[1] is `ask`, see `stores/limits/places_batch.py`. Times are milliseconds.
 
 local ask = cmsgpack.unpack(ARGV[1])
 local WORKERS, HEARD, UNTOLD, MODELS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]

@@ -1,6 +1,6 @@
 """A worker in a process of its own, to be killed or frozen: takes places, and waits for more.
 
-    python -m tests.stores.places_worker URL NAME MOST CALLS LEASE
+    python -m tests.stores.limits.places_worker URL NAME MOST CALLS LEASE
 
 Prints each of its calls, numbered from 0, as it gets its place.
 """
@@ -8,9 +8,9 @@ Prints each of its calls, numbered from 0, as it gets its place.
 import asyncio
 import sys
 
+from llmgateway.stores.limits.redis_places import RedisPlaces, Times, open_places
 from llmgateway.stores.redis import open_redis
-from llmgateway.stores.redis_places import RedisPlaces, Times, open_places
-from tests.stores.places_contract import turn
+from tests.stores.limits.places_contract import turn
 
 
 async def call(places: RedisPlaces, id: str, user: str, most: int) -> None:

@@ -7,9 +7,9 @@ import pytest
 from llmgateway.domain.errors import BudgetSpent, OverLimit, TooManyTokens
 from llmgateway.domain.limits import ScopeKind
 from llmgateway.edge.ratelimits import ratelimit_headers
-from llmgateway.stores.standings import refusal, standings_of, tightest, units
-from llmgateway.stores.windows import Reading
-from tests.stores.limiter_contract import TODAY, claim, limited
+from llmgateway.stores.limits.standings import refusal, standings_of, tightest, units
+from llmgateway.stores.limits.windows import Reading
+from tests.stores.limits.limiter_contract import TODAY, claim, limited
 
 
 def now() -> datetime:

@@ -9,8 +9,8 @@ from msgspec import UNSET, Struct, UnsetType
 from llmgateway.domain.admission import Spent
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.limits import Claim
+from llmgateway.stores.limits.windows import PARTS, Answer, Begin
 from llmgateway.stores.redis import Foreign, RedisState, Script
-from llmgateway.stores.windows import PARTS, Answer, Begin
 
 EPOCH, WORKERS = "{lgw}:epoch", "{lgw}:workers"
 HELD, USE = "{lgw}:held:", "{lgw}:use:"

@@ -15,18 +15,18 @@ from redis.asyncio import Redis
 from llmgateway.domain.admission import Places
 from llmgateway.domain.fair import Line
 from llmgateway.stores.alongside import alongside
-from llmgateway.stores.places_batch import PREFIX, Ask, OfModel, keys_of, line, packed, told
+from llmgateway.stores.limits.places_batch import PREFIX, Ask, OfModel, keys_of, line, packed, told
+from llmgateway.stores.limits.redis_places import RedisPlaces, Times, open_places
 from llmgateway.stores.redis import RedisState, Script, open_redis
-from llmgateway.stores.redis_places import RedisPlaces, Times, open_places
 from tests.lab.processes import Program, python
 from tests.lab.servers import Valkey
 from tests.lab.waiting import eventually, eventually_answers
-from tests.stores.places_contract import Crowd, PlacesContract, is_free, turn
+from tests.stores.limits.places_contract import Crowd, PlacesContract, is_free, turn
 from tests.stores.watching import lines_of, loop_lag
 
 pytestmark = pytest.mark.service
 
-LOG = "llmgateway.stores.redis_places"
+LOG = "llmgateway.stores.limits.redis_places"
 TIMEOUT = 0.3
 PATIENCE = 0.7  # Redis is away for shorter here than it may be
 
@@ -67,7 +67,7 @@ async def count_of(raw: "Redis", part: str, model: str = "m") -> int:
 def process(
     url: str, name: str, folder: Path, *, most: int, calls: int, lease: float = 60
 ) -> Iterator[Program]:
-    command = python("-m", "tests.stores.places_worker", url, name, str(most), str(calls), str(lease))
+    command = python("-m", "tests.stores.limits.places_worker", url, name, str(most), str(calls), str(lease))
     with Program(command, folder / name) as program:
         program.wait_until_ready(lambda: len(program.output().splitlines()) >= most)
         yield program

@@ -12,8 +12,8 @@ from llmgateway.domain.admission import LoadUsed, Used
 from llmgateway.domain.limits import Claim, Limits, Scope
 from llmgateway.domain.periods import Period
 from llmgateway.domain.ports import Clock
-from llmgateway.stores.limiter import MemoryLimiter
-from llmgateway.stores.windows import Answer, Reading
+from llmgateway.stores.limits.memory_limiter import MemoryLimiter
+from llmgateway.stores.limits.windows import Answer, Reading
 
 Seen = Mapping[tuple[str, str], tuple[int, Period, Reading]]
 """How scopes, by kind and id, stood when Redis last said so, in milliseconds of the monotonic clock."""

@@ -4,10 +4,10 @@ import pytest
 
 from llmgateway.domain.admission import Used
 from llmgateway.domain.limits import Claim
-from llmgateway.stores.share import Seen, Share
-from llmgateway.stores.windows import Reading
+from llmgateway.stores.limits.share import Seen, Share
+from llmgateway.stores.limits.windows import Reading
 from tests.doubles import SetClock
-from tests.stores.limiter_contract import TODAY, TOMORROW, SetLedger, claim, limited
+from tests.stores.limits.limiter_contract import TODAY, TOMORROW, SetLedger, claim, limited
 
 
 def shares(count: int, clock: SetClock, ledger: SetLedger, seen: Seen | None = None) -> list[Share]:

@@ -10,7 +10,7 @@ from llmgateway.domain.admission import Limiter, Spent, Used
 from llmgateway.domain.errors import BudgetSpent, OverLimit, StoreUnavailable, TooManyTokens
 from llmgateway.domain.limits import Claim, Limits, Scope, ScopeKind, Standing
 from llmgateway.domain.periods import Calendar, Period
-from llmgateway.stores.sums import PAUSE
+from llmgateway.stores.limits.sums import PAUSE
 from tests.doubles import SetClock
 
 CALENDAR = Calendar("Europe/Helsinki")

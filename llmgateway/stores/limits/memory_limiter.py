@@ -6,9 +6,9 @@ from llmgateway.domain.admission import LoadUsed, Spent
 from llmgateway.domain.limits import Claim, Scope, Standing
 from llmgateway.domain.periods import Period
 from llmgateway.domain.ports import Clock, SystemClock
-from llmgateway.stores.standings import Money, refusal, standings_of, tightest, units
-from llmgateway.stores.sums import LedgerSums
-from llmgateway.stores.windows import Answer, Counts
+from llmgateway.stores.limits.standings import Money, refusal, standings_of, tightest, units
+from llmgateway.stores.limits.sums import LedgerSums
+from llmgateway.stores.limits.windows import Answer, Counts
 
 MINUTE = 60.0
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from llmgateway.domain.errors import BudgetSpent, OverLimit, TooManyTokens
 from llmgateway.domain.limits import Claim, Scope, Standing
 from llmgateway.domain.periods import Period
-from llmgateway.stores.windows import Reading
+from llmgateway.stores.limits.windows import Reading
 
 LONGEST_RETRY = 60.0  # seconds; some SDKs ignore more
 PLACE_RETRY = 1.0  # seconds; nobody knows when a call ends

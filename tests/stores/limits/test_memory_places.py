@@ -7,9 +7,9 @@ import pytest
 
 from llmgateway.domain.admission import Places
 from llmgateway.domain.errors import Overloaded
-from llmgateway.stores.places import MemoryPlaces, duration
+from llmgateway.stores.limits.memory_places import MemoryPlaces, duration
 from tests.doubles import SetClock
-from tests.stores.places_contract import PlacesContract, turn
+from tests.stores.limits.places_contract import PlacesContract, turn
 
 
 class TestMemoryPlaces(PlacesContract):

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 import pytest
 
 from llmgateway.domain.admission import Used
-from llmgateway.stores.sums import PAUSE, LedgerSums
-from llmgateway.stores.windows import Begin, Unknown
+from llmgateway.stores.limits.sums import PAUSE, LedgerSums
+from llmgateway.stores.limits.windows import Begin, Unknown
 from tests.doubles import SetClock
-from tests.stores.limiter_contract import TODAY, SetLedger, claim, limited
+from tests.stores.limits.limiter_contract import TODAY, SetLedger, claim, limited
 
 ALICE = limited(tokens_per_day=10)
 ASKED = claim("1", ALICE, limited("project", "physics", cost_per_month=5))

@@ -5,9 +5,17 @@ from collections.abc import Sequence
 import pytest
 
 from llmgateway.domain.admission import Limiter
-from llmgateway.stores.limiter import MemoryLimiter
+from llmgateway.stores.limits.memory_limiter import MemoryLimiter
 from tests.doubles import SetClock
-from tests.stores.limiter_contract import LimiterContract, Pass, SetLedger, claim, limited, spent_by, used
+from tests.stores.limits.limiter_contract import (
+    LimiterContract,
+    Pass,
+    SetLedger,
+    claim,
+    limited,
+    spent_by,
+    used,
+)
 
 
 class TestMemoryLimiter(LimiterContract):

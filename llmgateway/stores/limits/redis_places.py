@@ -19,8 +19,8 @@ from msgspec.structs import replace
 from llmgateway.domain.admission import Queue, Turn
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.stores.alongside import alongside
-from llmgateway.stores.places import Granted, MemoryPlaces, overloaded
-from llmgateway.stores.places_batch import (
+from llmgateway.stores.limits.memory_places import Granted, MemoryPlaces, overloaded
+from llmgateway.stores.limits.places_batch import (
     CHANNEL,
     MODELS,
     Ask,

@@ -3,8 +3,8 @@
 import msgspec
 
 from llmgateway.domain.admission import Queue
-from llmgateway.stores.places_batch import Told, keys_of, line, news, queue_of, told
-from tests.stores.places_contract import turn
+from llmgateway.stores.limits.places_batch import Told, keys_of, line, news, queue_of, told
+from tests.stores.limits.places_contract import turn
 
 
 def test_all_keys_are_in_one_slot() -> None:

@@ -11,7 +11,7 @@ from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.limits import Claim, Scope
 from llmgateway.domain.periods import Period
 from llmgateway.domain.ports import Clock
-from llmgateway.stores.windows import Begin, Unknown
+from llmgateway.stores.limits.windows import Begin, Unknown
 
 PAUSE = 5.0  # seconds in which a ledger that was away is not asked again
 

@@ -21,13 +21,13 @@ from llmgateway.domain.periods import Period
 from llmgateway.domain.ports import Clock, SystemClock
 from llmgateway.stores.alongside import alongside
 from llmgateway.stores.breaker import Health, reason_of
-from llmgateway.stores.limiter import MINUTE, question
-from llmgateway.stores.limiter_turn import Change, Reply, Turn, Turns
+from llmgateway.stores.limits.limiter_turn import Change, Reply, Turn, Turns
+from llmgateway.stores.limits.memory_limiter import MINUTE, question
+from llmgateway.stores.limits.share import Share
+from llmgateway.stores.limits.standings import Money, refusal, standings_of, tightest, units
+from llmgateway.stores.limits.sums import LedgerSums, all_away
+from llmgateway.stores.limits.windows import Answer, Begin, Reading
 from llmgateway.stores.redis import RedisState
-from llmgateway.stores.share import Share
-from llmgateway.stores.standings import Money, refusal, standings_of, tightest, units
-from llmgateway.stores.sums import LedgerSums, all_away
-from llmgateway.stores.windows import Answer, Begin, Reading
 
 log = logging.getLogger(__name__)
 

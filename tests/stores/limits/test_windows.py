@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from hypothesis import given, settings, strategies as st
 
 from llmgateway.domain.limits import Claim, Limits, Scope
-from llmgateway.stores.windows import Begin, Counts
-from tests.stores.limiter_contract import TODAY, TOMORROW, claim, limited
+from llmgateway.stores.limits.windows import Begin, Counts
+from tests.stores.limits.limiter_contract import TODAY, TOMORROW, claim, limited
 
 WINDOW = 60_000
 STEPS = st.lists(st.tuples(st.sampled_from([0, 1, 400, 999, 1000, 1001, 15_000, 59_999, 60_000]),

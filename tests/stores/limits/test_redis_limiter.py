@@ -11,13 +11,13 @@ from redis.asyncio import Redis
 
 from llmgateway.domain.admission import Used
 from llmgateway.domain.errors import OverLimit, StoreUnavailable
-from llmgateway.stores.limiter_turn import EPOCH, HELD, USE, WORKERS
+from llmgateway.stores.limits.limiter_turn import EPOCH, HELD, USE, WORKERS
+from llmgateway.stores.limits.redis_limiter import RedisLimiter, open_redis_limiter
 from llmgateway.stores.redis import open_redis
-from llmgateway.stores.redis_limiter import RedisLimiter, open_redis_limiter
 from tests.doubles import SetClock
 from tests.lab.servers import Valkey
 from tests.lab.waiting import eventually, eventually_answers
-from tests.stores.limiter_contract import (
+from tests.stores.limits.limiter_contract import (
     TODAY,
     LimiterContract,
     Pass,
@@ -34,7 +34,7 @@ from tests.stores.watching import lines_of
 
 pytestmark = pytest.mark.service
 
-LOG = "llmgateway.stores.redis_limiter"
+LOG = "llmgateway.stores.limits.redis_limiter"
 PATIENCE = 0.4
 
 

@@ -7,10 +7,10 @@ import pytest
 from msgspec import UNSET
 
 from llmgateway.domain.limits import Claim, Limits, Scope
-from llmgateway.stores.limiter_turn import Change, Turn, Turns
+from llmgateway.stores.limits.limiter_turn import Change, Turn, Turns
+from llmgateway.stores.limits.windows import Answer, Begin, Counts, Reading
 from llmgateway.stores.redis import open_redis
-from llmgateway.stores.windows import Answer, Begin, Counts, Reading
-from tests.stores.limiter_contract import TODAY, TOMORROW, claim, limited, spent_by
+from tests.stores.limits.limiter_contract import TODAY, TOMORROW, claim, limited, spent_by
 
 pytestmark = pytest.mark.service
 
