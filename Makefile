@@ -23,8 +23,14 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What measures milliseconds comes last, with nothing beside it. ARGS="-k quota" runs what it selects in one process.
 unit: $(VENV)/.test
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone and not soak and not image"
+	$(BIN)/python -m pytest -m "alone and not soak and not image"
+endif
 
 # an hour at most, with a table of figures at its end
 soak: $(VENV)/.test

@@ -132,6 +132,7 @@ async def test_r_fault_23_a_flush_amid_work_changes_no_limit(
     assert len(await books_agree(fleet, upstream)) == 100
 
 
+@pytest.mark.alone
 async def test_r_fault_17_a_tokeniser_that_hangs_costs_one_wait(
     fleet: Gateway, upstream: ScriptedUpstream
 ) -> None:
@@ -144,6 +145,7 @@ async def test_r_fault_17_a_tokeniser_that_hangs_costs_one_wait(
     await books_agree(fleet, upstream)
 
 
+@pytest.mark.alone
 async def test_r_fault_22_slow_stores_delay_no_more_than_they_must(
     upstream: ScriptedUpstream, own_valkey: Valkey, own_mongod: Mongod
 ) -> None:

@@ -18,7 +18,7 @@ from tests.lab.reservations import nothing_is_reserved
 from tests.lab.telling import Plan, told
 from tests.lab.upstream import ScriptedUpstream
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 PLACES = 8
 THINKING, CHUNKS, PAUSE = 0.06, 20, 0.004  # seconds to the first token; tokens; seconds between two

@@ -114,6 +114,7 @@ def limited(upstream: ScriptedUpstream, valkey: Valkey, mongod: Mongod, config: 
     )  # fmt: skip
 
 
+@pytest.mark.alone
 async def test_r_fault_20_21_23_53_redis_frozen_dead_and_empty_with_limits_on(
     upstream: ScriptedUpstream, own_valkey: Valkey, own_mongod: Mongod
 ) -> None:
@@ -174,6 +175,7 @@ async def test_r_fault_20_23_limits_hold_by_local_share_and_by_the_ledger_afterw
         await books_agree(gateway, upstream)
 
 
+@pytest.mark.alone
 async def test_r_fault_30_31_53_mongodb_frozen_and_dead_with_limits_on(
     upstream: ScriptedUpstream, own_valkey: Valkey, own_mongod: Mongod
 ) -> None:

@@ -14,7 +14,7 @@ from tests.lab.oracle import books_agree
 from tests.lab.quiescence import baseline_of, returns_to_idle
 from tests.lab.upstream import ScriptedUpstream
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 MODEL, THINKING = "ok-1x50ms", 0.05
 RATE = 200  # calls a second

@@ -67,6 +67,7 @@ class Plain:
             return False
 
 
+@pytest.mark.alone
 async def test_it_starts_at_once(tmp_path: Path) -> None:
     """The best of three, since the machine may be busy."""
     took = []
@@ -124,6 +125,7 @@ def request_of(command: str) -> Request:
     return Request("POST" if data else "GET", urlsplit(url).path, body=data, headers=named)
 
 
+@pytest.mark.alone
 async def test_the_next_start_keeps_everything(upstream: ScriptedUpstream) -> None:
     async with Gateway.embedded(serving(upstream.url, "ok-3")) as gateway:
         key = await gateway.create_key("alice")

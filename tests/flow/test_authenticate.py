@@ -56,7 +56,11 @@ INJECTED = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("token", [b"", b"sk-1", CALL[:-1] + b"!", b"lgw_" + b"0" * 63, *INJECTED])
+@pytest.mark.parametrize(
+    "token",
+    [b"", b"sk-1", CALL[:-1] + b"!", b"lgw_" + b"0" * 63, *INJECTED],
+    ids=lambda token: f"{len(token)} bytes",  # the keys are made anew in every process
+)
 async def test_s_key_03_14_what_is_no_key_is_refused_without_a_look_up(token: bytes) -> None:
     door = Door()
     with pytest.raises(NotAuthenticated):

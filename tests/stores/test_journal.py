@@ -556,6 +556,7 @@ def test_what_was_settled_is_synced_soon(journal: FileJournal) -> None:
     wait_until(lambda: synced and synced[-1] == segment.size, "all of it is synced", 0.5)
 
 
+@pytest.mark.alone
 async def test_large_journals_of_the_dead_are_read_beside_the_event_loop(root: Path) -> None:
     """200 MB, as an outage of hours leaves them: no turn of the loop takes longer than 100 ms."""
     dead = root / "dead"

@@ -290,6 +290,7 @@ async def test_r_fault_20_what_was_let_in_alone_is_counted_when_redis_is_back(
         }  # fmt: skip
 
 
+@pytest.mark.alone
 async def test_r_fault_21_frozen_the_first_waits_for_the_timeout_the_next_do_not(
     own_valkey: Valkey, ledger: SetLedger
 ) -> None:
