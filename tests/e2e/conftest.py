@@ -2,12 +2,15 @@
 
 import itertools
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from openai import AsyncOpenAI
 
 from tests.e2e.deployment import CONFIG, Deployment, Kind, Tenant, environment_of
 from tests.lab.gateway import Gateway
+from tests.lab.node import installed
+from tests.lab.processes import ROOT
 from tests.lab.servers import Mongod, Valkey
 from tests.lab.upstream import ScriptedUpstream
 
@@ -46,3 +49,9 @@ async def client(tenant: Tenant) -> AsyncIterator[AsyncOpenAI]:
     key, base_url = tenant.key.secret, tenant.gateway.base_url
     async with AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The directory in which a script can import `openai`."""
+    return installed(ROOT / "tests/e2e/node")

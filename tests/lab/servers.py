@@ -3,17 +3,16 @@
 import importlib.util
 import shutil
 import socket
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 from typing_extensions import override
 
-from tests.lab.processes import Program, absent, free_port, is_listening
+from tests.lab.listening import Listening
+from tests.lab.processes import absent, is_listening
 
 DATABASES = 16_384
 ELECTION_MS = 500  # a set of one waits this long before it elects itself again
@@ -21,52 +20,21 @@ JOURNAL = "log=(file_max=2MB,prealloc=false)"  # else every server takes 300 MB 
 NOT_YET_INITIALIZED = 94
 
 
-class Server:
-    """A program with a port and a data directory that both outlive it, so that it can come back."""
+class Server(Listening):
+    """A store, which keeps its data in a directory of its own."""
 
-    def __init__(self) -> None:
-        executable = self._executable()
-        self.port = free_port()
-        self.directory = Path(tempfile.mkdtemp(prefix="lab-"))
+    @override
+    def _prepare(self) -> None:
         self.data = self.directory / "data"
-        self.program = Program([executable, *self._arguments()], self.directory / "log")
-
-    def _executable(self) -> Path:
-        """Skips the test when it is not there."""
-        raise NotImplementedError
-
-    def _arguments(self) -> Sequence[str | Path]:
-        raise NotImplementedError
-
-    def _is_ready(self) -> bool:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self._clear()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self.program.kill()
-        shutil.rmtree(self.directory)
 
     @property
     def pid(self) -> int:
         return self.program.pid
 
+    @override
     def start(self) -> None:
-        """Starts it, for the first time or again, on the same port; returns when it answers."""
         self.data.mkdir(exist_ok=True)
-        self.program.start()
-        self.program.wait_until_ready(self._is_ready)
+        super().start()
 
     def stop(self) -> None:
         """An orderly stop: data is kept."""
