@@ -169,7 +169,7 @@ class Llmgateway(Starlette):
             *machines.routes(),
             *models.routes(),
             *documents.routes(document),
-            *admin.routes(desk, Gate(settings.admin_key, portal.sessions.operator)),
+            *admin.routes(desk, Gate(settings.admin_key, portal.sessions.administrator)),
             *portal.routes,
         ]
 

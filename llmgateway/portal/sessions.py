@@ -141,7 +141,7 @@ class Sessions:
         others = [one for one in await self.of_user(user_id) if but is None or one.id != but.id]
         return sum([await self._shelf.delete(SHELF, session.id) for session in others])
 
-    async def operator(self, request: Request) -> str | None:
+    async def administrator(self, request: Request) -> str | None:
         """The id of the user with the role `admin` whose session a request proves. What may change something
         brings the session's token in a header, which no other site can make a browser send."""
         if not self._origins.is_asked_for(request):

@@ -180,11 +180,11 @@ async def test_the_operators_gate_asks_for_the_role_and_for_our_own_page(
     sessions: Sessions, desk: Desk
 ) -> None:
     cookie = await signed_in(sessions)
-    assert await sessions.operator(request_of(SAME, cookie=cookie)) is None
+    assert await sessions.administrator(request_of(SAME, cookie=cookie)) is None
     await desk.control.people.change(ANN, "alice", UserChanges(roles=["user", "admin"]))
-    assert await sessions.operator(request_of(SAME, cookie=cookie)) == "alice"
-    assert await sessions.operator(request_of(("sec-fetch-site", "cross-site"), cookie=cookie)) is None
-    assert await sessions.operator(request_of()) is None
+    assert await sessions.administrator(request_of(SAME, cookie=cookie)) == "alice"
+    assert await sessions.administrator(request_of(("sec-fetch-site", "cross-site"), cookie=cookie)) is None
+    assert await sessions.administrator(request_of()) is None
     token = (await session_of(sessions, cookie)).csrf
     for headers, who in [
         ([SAME, (CSRF_HEADER, token)], "alice"),
@@ -192,4 +192,4 @@ async def test_the_operators_gate_asks_for_the_role_and_for_our_own_page(
         ([SAME, (CSRF_HEADER, "wrong")], None),
         ([(CSRF_HEADER, token)], None),
     ]:
-        assert await sessions.operator(request_of(*headers, method="POST", cookie=cookie)) == who
+        assert await sessions.administrator(request_of(*headers, method="POST", cookie=cookie)) == who

@@ -1,6 +1,5 @@
 """What everybody used, by anything: a chart, a table, single requests, and both as files."""
 
-
 from llmgateway.control.reports import FILTERS, RecordsAsk, UsageAsk, UsageReport, csv_of
 from llmgateway.domain.errors import NotFound
 from llmgateway.domain.ports import Dimension, UsageRow
