@@ -13,7 +13,7 @@ from llmgateway.settings import DEFAULT_CONFIG, BadSettings, ConfigWatch, Settin
 log = logging.getLogger(__name__)
 
 ECHO = Model(id="echo", targets=(Target(provider="echo", url="", model="echo"),), source="built-in")
-NEEDS_RESTART = ("stores", "max_body", "saml")  # of the file
+NEEDS_RESTART = ("stores", "max_body", "saml", "upstream_networks")  # of the file
 
 
 def book_of(settings: Settings) -> LimitBook:

@@ -55,6 +55,7 @@ from llmgateway.settings import Settings
 from llmgateway.stores.journal import Batch, FileJournal
 from llmgateway.upstream.client import UpstreamClient
 from llmgateway.upstream.local import LocalReply, WithLocal
+from llmgateway.upstream.peers import Peers
 from llmgateway.wire.outbox import Outbox
 
 MOST_IN_FLIGHT = 10_000  # calls of one worker
@@ -118,7 +119,9 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         background = await stack.enter_async_context(Background())
         connections = Sweep[Timed]()
         outbox = Outbox(asyncio.get_running_loop().call_soon)
-        upstream = UpstreamClient(connections, clock.monotonic, outbox=outbox)
+        upstream = UpstreamClient(
+            connections, clock.monotonic, peers=Peers(settings.file.upstream_networks), outbox=outbox
+        )
         stack.callback(upstream.close)
         capabilities = Capabilities(upstream, clock.monotonic)
         count = Count(everywhere := with_echo(upstream, clock), clock.monotonic)

@@ -16,6 +16,7 @@ from llmgateway.domain.policy import Policy
 from llmgateway.domain.ports import UpstreamRequest
 from llmgateway.domain.sweep import Sweep, Timed
 from llmgateway.upstream.client import UpstreamClient
+from llmgateway.upstream.peers import Peers
 
 SECONDS = 5.0
 DEADLINES = Deadlines(pool=1, connect=SECONDS, send=SECONDS, first_byte=SECONDS, idle=SECONDS, total=SECONDS)
@@ -46,7 +47,7 @@ def checks_of(here: Opened) -> Iterable[Awaitable[Row]]:
     yield _row(here.state.name, "shared state", lambda: _ping(here.state.ping))
     if settings.file.saml is not None:
         yield _row("policy", "who signs in with SAML", partial(_somebody, settings.file.policy))
-    upstream = UpstreamClient(Sweep[Timed](), time.monotonic)
+    upstream = UpstreamClient(Sweep[Timed](), time.monotonic, peers=Peers(settings.file.upstream_networks))
     for target in places(settings.models):
         yield _row("model server", target.url, partial(_reach, upstream, target))
 

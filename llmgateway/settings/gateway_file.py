@@ -35,6 +35,7 @@ from llmgateway.domain.scalars import (
     text,
 )
 from llmgateway.domain.upkeep import Retention
+from llmgateway.settings.addresses import Network, network
 from llmgateway.settings.bad_settings import BadSettings
 from llmgateway.settings.filling import Source, filled
 from llmgateway.settings.keeping import WARNING, days, read_retention, retention_entry
@@ -81,6 +82,7 @@ class GatewayFile(Struct, frozen=True, kw_only=True):
     drain_pause: float = 10
     stores: StoreTimeouts = StoreTimeouts()
     max_body: int = 10 * 1024 * 1024
+    upstream_networks: tuple[Network, ...] = ()
     models: tuple[Model, ...] = ()
     limits: ScopedLimits = ScopedLimits()
     fair_share: Weights = EVEN
@@ -121,6 +123,7 @@ def file_entry(file: GatewayFile) -> dict[str, Any]:
         "portal": portal_entry(file.portal),
         "retention": retention_entry(file.retention),
         "key_expiry_warning": f"{file.key_expiry_warning}d",
+        "upstream_networks": [str(one) for one in file.upstream_networks],
         "models": [entry_of(model) for model in file.models],
         "limits": limits,
     }
@@ -153,6 +156,7 @@ def _read(fields: Fields, complaints: list[str]) -> GatewayFile:
         drain_pause=fields.take("drain_pause", seconds_or_none_at_all, 10),
         stores=_stores(fields.section("stores")),
         max_body=fields.take("max_body", size(1024, 2**30), 10 * 1024 * 1024),
+        upstream_networks=tuple(fields.elements("upstream_networks", network)),
         models=_models(fields, Defaults(currency=currency, deadlines=deadlines), complaints),
         limits=_limits(fields.section("limits"), complaints),
         fair_share=read_shares(fields.section("fair_share"), complaints),

@@ -11,6 +11,7 @@ from llmgateway.domain.ports import UpstreamRequest
 from llmgateway.domain.sweep import Sweep, Timed
 from llmgateway.upstream.connection import Connection
 from llmgateway.upstream.health import Replica, Replicas
+from llmgateway.upstream.peers import ANYWHERE, Peers, Trust
 from llmgateway.upstream.pool import MAX_CONNECTIONS, Pool
 from llmgateway.wire.outbox import Outbox
 
@@ -25,11 +26,13 @@ class UpstreamClient:
         sweep: Sweep[Timed],
         now: Callable[[], float],
         *,
+        peers: Peers = ANYWHERE,
         most: int = MAX_CONNECTIONS,
         outbox: Outbox | None = None,
     ) -> None:
         self._sweep = sweep
         self._now = now
+        self._peers = peers
         self._most = most
         self._outbox = outbox
         self._pools: dict[str, Pool] = {}
@@ -123,8 +126,9 @@ class UpstreamClient:
             if origin.startswith("https:") and self._tls is None:
                 self._tls = ssl.create_default_context()
             self._pools[origin] = Pool(
-                origin, self._sweep, self._now, tls=self._tls, most=self._most, outbox=self._outbox
-            )
+                origin, self._sweep, self._now,
+                trust=Trust(self._peers, self._tls), most=self._most, outbox=self._outbox,
+            )  # fmt: skip
         return self._pools[origin]
 
     def close(self) -> None:

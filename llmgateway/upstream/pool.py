@@ -11,6 +11,7 @@ from llmgateway.domain.catalog import Deadlines
 from llmgateway.domain.errors import UpstreamFailed, UpstreamTimeout
 from llmgateway.domain.sweep import Sweep, Timed
 from llmgateway.upstream.connection import Connection
+from llmgateway.upstream.peers import ANYBODY, Trust
 from llmgateway.wire.outbox import Outbox
 
 MAX_CONNECTIONS = 4096  # to one origin, from one worker
@@ -25,7 +26,7 @@ class Pool:
         sweep: Sweep[Timed],
         now: Callable[[], float],
         *,
-        tls: ssl.SSLContext | None,
+        trust: Trust = ANYBODY,
         most: int = MAX_CONNECTIONS,
         outbox: Outbox | None = None,
     ) -> None:
@@ -33,7 +34,8 @@ class Pool:
         assert parts.hostname is not None
         self._host = parts.hostname
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = tls if parts.scheme == "https" else None
+        self._tls = trust.tls if parts.scheme == "https" else None
+        self._peers = trust.peers
         self._sweep = sweep
         self._now = now
         self._free = most
@@ -91,7 +93,7 @@ class Pool:
         loop = self.loop
         try:
             async with asyncio.timeout(seconds):
-                _, connection = await loop.create_connection(
+                transport, connection = await loop.create_connection(
                     lambda: Connection(self, self._sweep, self._now),
                     self._host,
                     self._port,
@@ -108,6 +110,9 @@ class Pool:
             raise UpstreamFailed("The model server cannot be reached.", reason="connect") from None
         if not connection.is_open:
             raise UpstreamFailed("The model server closed the connection at once.", reason="reset")
+        if not self._peers.may_be_called(transport.get_extra_info("peername")[0]):
+            transport.abort()
+            raise UpstreamFailed("The model server has an address that is not called.", reason="address")
         self._open.add(connection)
         return connection
 

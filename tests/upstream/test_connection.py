@@ -147,7 +147,7 @@ async def test_a_server_that_speaks_first_is_not_listened_to(calls: Calls) -> No
 
     async with sweeping() as sweep, await asyncio.start_server(speak, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        pool = Pool(f"http://127.0.0.1:{port}", sweep, time.monotonic, tls=None)
+        pool = Pool(f"http://127.0.0.1:{port}", sweep, time.monotonic)
         taken = await pool.take(PATIENT)
         await eventually(lambda: not taken.is_open, "it is not trusted")
         assert await reason_of(asked(taken, b"GET / HTTP/1.1\r\n\r\n")) in ("protocol", "reset")
@@ -284,7 +284,9 @@ async def test_a_second_answer_is_nobodys(calls: Calls, second: bytes, in_one_se
         assert await reply.read(MIB) == b"{}"
         assert reply.headers == {b"content-type": b"application/json", b"content-length": b"2"}
         reply.close()
-        await asyncio.sleep(0.01)
+        await eventually(
+            lambda: calls.pool.connections == 0, "what came behind the answer ended the connection"
+        )
     assert calls.upstream.accepted_connections == 3
     await calls.upstream.closed(3)
 

@@ -5,6 +5,8 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from llmgateway.domain.catalog import Deadlines
 from llmgateway.domain.errors import UpstreamFailed, UpstreamTimeout
 from llmgateway.domain.sweep import Sweep, Timed
 from llmgateway.upstream.connection import Connection
+from llmgateway.upstream.peers import Peers, Trust
 from llmgateway.upstream.pool import Pool
 from tests.lab.upstream import ScriptedUpstream
 from tests.lab.waiting import eventually
@@ -30,7 +33,7 @@ async def sweep() -> AsyncIterator[Sweep[Timed]]:
 
 @pytest.fixture
 async def pool(upstream: ScriptedUpstream, sweep: Sweep[Timed]) -> AsyncIterator[Pool]:
-    found = Pool(upstream.url, sweep, time.monotonic, tls=None, most=2)
+    found = Pool(upstream.url, sweep, time.monotonic, most=2)
     yield found
     found.close()
     await eventually(lambda: found.connections == 0, "all are closed")
@@ -184,15 +187,30 @@ async def reason_of(opening: Coroutine[Any, Any, Connection]) -> str:
 async def test_r_fault_01_a_refused_connection_keeps_no_place(sweep: Sweep[Timed]) -> None:
     with socket.socket() as plug:
         plug.bind(("127.0.0.1", 0))
-        pool = Pool(f"http://127.0.0.1:{plug.getsockname()[1]}", sweep, time.monotonic, tls=None, most=2)
+        pool = Pool(f"http://127.0.0.1:{plug.getsockname()[1]}", sweep, time.monotonic, most=2)
         for _ in range(5):
             assert await reason_of(pool.take(PATIENT)) == "connect"
     assert pool._free == 2
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "127.1"])
+async def test_s_prx_12_an_address_that_is_not_allowed_gets_no_byte_whatever_its_name(
+    sweep: Sweep[Timed], host: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trust = Trust(Peers([ip_network("127.0.0.2/32")]))
+        pool = Pool(f"http://{host}:{trap.getsockname()[1]}", sweep, time.monotonic, trust=trust, most=1)
+        for _ in range(3):
+            assert await reason_of(pool.take(PATIENT)) == "address"
+            called, _ = trap.accept()
+            with called, suppress(ConnectionResetError):
+                assert await asyncio.to_thread(called.recv, 1) == b""
+    assert (pool._free, pool.connections) == (1, 0)
+
+
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".invalid", "a..b"])
 async def test_r_fault_01_a_name_that_is_none_cannot_be_reached(sweep: Sweep[Timed], host: str) -> None:
-    pool = Pool(f"http://{host}:80", sweep, time.monotonic, tls=None)
+    pool = Pool(f"http://{host}:80", sweep, time.monotonic)
     with pytest.raises((UpstreamFailed, UpstreamTimeout)) as failed:
         await pool.take(Deadlines(connect=1))
     assert getattr(failed.value, "reason", "connect") == "connect"
@@ -208,7 +226,7 @@ async def test_connecting_has_a_deadline(sweep: Sweep[Timed]) -> None:
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(address)
-        pool = Pool(f"http://127.0.0.1:{address[1]}", sweep, time.monotonic, tls=None)
+        pool = Pool(f"http://127.0.0.1:{address[1]}", sweep, time.monotonic)
         with pytest.raises(UpstreamTimeout) as timeout:
             await pool.take(Deadlines(connect=0.1))
         assert timeout.value.phase == "connect"
@@ -252,7 +270,7 @@ async def test_a_trusted_certificate_is_taken(
     sweep: Sweep[Timed], secure_port: int, authority: trustme.CA
 ) -> None:
     origin = f"https://localhost:{secure_port}"
-    pool = Pool(origin, sweep, time.monotonic, tls=trusting(authority))
+    pool = Pool(origin, sweep, time.monotonic, trust=Trust(tls=trusting(authority)))
     connection = await pool.take(PATIENT)
     await asked(connection, REQUEST)
     assert await connection.read(10) == b"{}"
@@ -273,7 +291,9 @@ async def test_a_certificate_of_strangers_or_for_others_is_refused(
     host: str,
     context: Callable[[trustme.CA], ssl.SSLContext],
 ) -> None:
-    pool = Pool(f"https://{host}:{secure_port}", sweep, time.monotonic, tls=context(authority), most=1)
+    pool = Pool(
+        f"https://{host}:{secure_port}", sweep, time.monotonic, trust=Trust(tls=context(authority)), most=1
+    )
     for _ in range(2):
         assert await reason_of(pool.take(PATIENT)) == "tls"
     assert (pool._free, pool.connections) == (1, 0)
