@@ -13,13 +13,24 @@ Session = Callable[[Request], Awaitable[str | None]]
 """The id of the user with the role `admin` whose portal session a request proves; None, too, for what another
 site made the browser send."""
 
+Source = Callable[[Request], str]
+"""The address that a request came from, behind whatever proxies are trusted."""
+
+
+def peer(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
 
 class Gate:
     """Lets in who brings the operators' key, or a session if there are any. Every refusal is the same."""
 
-    def __init__(self, admin_key: Secret, session: Session | None = None) -> None:
+    def __init__(
+        self, admin_key: Secret, session: Session | None = None, *, source: Source = peer
+    ) -> None:
         self._admin_key = admin_key.reveal().encode()
         self._session = session
+        self._source = source
 
     async def __call__(self, request: Request) -> Actor:
         given = _credential(request)
@@ -31,8 +42,7 @@ class Gate:
         return self._actor(f"user {user}", request)
 
     def _actor(self, who: str, request: Request) -> Actor:
-        source = f"admin {request.client.host}" if request.client else "admin"
-        return Actor(who, source, getattr(request.state, "request_id", None))
+        return Actor(who, f"admin {self._source(request)}", getattr(request.state, "request_id", None))
 
 
 def _credential(request: Request) -> bytes | None:

@@ -32,6 +32,7 @@ from llmgateway.flow.authenticate import STALE_SECONDS
 from llmgateway.jobs.ticks import every
 from llmgateway.observability.exposition import exposed
 from llmgateway.observability.logs import configure
+from llmgateway.portal.address import Addresses
 from llmgateway.settings import BadSettings, Settings, of_this_process, with_secrets
 from llmgateway.wire.outbox import Outbox
 
@@ -164,12 +165,13 @@ class Llmgateway(Starlette):
             standings=lambda scopes: standings_now(services, scopes),
         )
         portal = portal_of(self._in_force, services, self._clock, self._prepared)
+        source = Addresses(settings.trusted_proxies).of
         document = openapi(admin.ROUTES, version=__version__, public_url=settings.public_url)
         self.router.routes[:] = [
             *machines.routes(),
             *models.routes(),
             *documents.routes(document),
-            *admin.routes(desk, Gate(settings.admin_key, portal.sessions.administrator)),
+            *admin.routes(desk, Gate(settings.admin_key, portal.sessions.administrator, source=source)),
             *portal.routes,
         ]
 

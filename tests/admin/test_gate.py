@@ -1,6 +1,7 @@
 """Who is let in, and that nobody else learns anything."""
 
 import re
+from ipaddress import ip_network
 
 import httpx
 import pytest
@@ -10,8 +11,10 @@ from llmgateway.admin.gate import Gate
 from llmgateway.admin.routes import ROUTES
 from llmgateway.domain.errors import NotAuthenticated
 from llmgateway.domain.secret import Secret
+from llmgateway.portal.address import Addresses
 from tests.admin.conftest import ADMIN_KEY
 from tests.control.desk import Desk
+from tests.portal.asking import request_of
 
 WRONG = [
     [],
@@ -62,6 +65,18 @@ async def test_without_a_credential_every_address_looks_alike(client: httpx.Asyn
     assert {answer.status_code for answer in answers} == {401}
     assert len({answer.content for answer in answers}) == 1
     assert (await client.head(path)).status_code == 401
+
+
+async def test_s_prx_07_the_audit_log_names_the_address_behind_trusted_proxies() -> None:
+    source = Addresses([ip_network("10.0.0.0/8")]).of
+    gate = Gate(Secret(ADMIN_KEY), source=source)
+
+    async def seen(peer: str) -> str:
+        fields = [("authorization", f"Bearer {ADMIN_KEY}"), ("x-forwarded-for", "203.0.113.1")]
+        return (await gate(request_of(*fields, address=peer))).source
+
+    assert await seen("10.0.0.1") == "admin 203.0.113.1"
+    assert await seen("198.51.100.7") == "admin 198.51.100.7"
 
 
 async def test_s_key_11_a_programs_key_is_no_operators(client: httpx.AsyncClient, desk: Desk) -> None:

@@ -1,5 +1,6 @@
 """HTTP that is broken or meant to harm: requests, headers both ways, and names that want to be addresses."""
 
+import socket
 from typing import Any
 
 import pytest
@@ -31,7 +32,9 @@ pytestmark = pytest.mark.e2e
         ("GET", "/health/nothing", 404),
     ],
 )
-async def test_unknown_addresses_and_methods(tenant: Tenant, method: str, path: str, status: int) -> None:
+async def test_s_in_14_s_prx_19_unknown_addresses_and_methods(
+    tenant: Tenant, method: str, path: str, status: int
+) -> None:
     check(await tenant.gateway.ask(Request(method, path, tenant.key.secret)), status)
     check(await tenant.gateway.ask(Request(method, path)), status)
 
@@ -69,7 +72,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("sent", BROKEN, ids=[str(number) for number in range(len(BROKEN))])
-async def test_what_is_no_http(tenant: Tenant, sent: bytes) -> None:
+async def test_s_prx_01_19_what_is_no_http(tenant: Tenant, sent: bytes) -> None:
     """Refused with 400 at most, and the connection is closed: nothing behind it is read as a request."""
     smuggled = b"GET /v1/models HTTP/1.1\r\nhost: a\r\nx-request-id: smuggled\r\n\r\n"
     async with await tenant.gateway.connect() as connection:
@@ -85,7 +88,7 @@ async def test_what_is_no_http(tenant: Tenant, sent: bytes) -> None:
     assert tenant.calls == []
 
 
-async def test_pipelined_requests_of_two_keys(tenant: Tenant) -> None:
+async def test_s_prx_03_pipelined_requests_of_two_keys(tenant: Tenant) -> None:
     other = await tenant.gateway.create_key(tenant.user, models=["ok-1"])
     requests = [
         post(CHAT, chat("ok-3"), secret, x_request_id=f"pipe-{number}")
@@ -103,7 +106,7 @@ async def test_pipelined_requests_of_two_keys(tenant: Tenant) -> None:
 # --- headers, both ways
 
 
-async def test_headers_that_reach_the_upstream(tenant: Tenant) -> None:
+async def test_s_prx_06_07_08_headers_that_reach_the_upstream(tenant: Tenant) -> None:
     sent = {
         "cookie": "session=secret",
         "x-api-key": "sk-mine",
@@ -148,14 +151,14 @@ async def test_headers_that_reach_the_upstream(tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("request_id", ["a b", "", "x" * 129, "\u00e4", "a\tb"])
-async def test_a_request_id_that_cannot_be_one(tenant: Tenant, request_id: str) -> None:
+async def test_s_prx_05_a_request_id_that_cannot_be_one(tenant: Tenant, request_id: str) -> None:
     answer = await tenant.ask("ok-1", headers={"x-request-id": request_id})
     ours = answer.header("x-request-id")
     assert ours == answer.header("x-llmgateway-id") == tenant.calls[0].request_id
     assert ours != request_id
 
 
-async def test_headers_that_reach_the_caller(tenant: Tenant) -> None:
+async def test_s_prx_06_09_headers_that_reach_the_caller(tenant: Tenant) -> None:
     async def chatty(x: Any) -> None:
         headers = [
             ("set-cookie", "a=b"),
@@ -182,7 +185,7 @@ async def test_headers_that_reach_the_caller(tenant: Tenant) -> None:
     assert answer.header("x-request-id") != "theirs"
 
 
-async def test_error_texts_of_the_upstream_cannot_make_headers(tenant: Tenant) -> None:
+async def test_s_prx_05_error_texts_of_the_upstream_cannot_make_headers(tenant: Tenant) -> None:
     async def rude(x: Any) -> None:
         said = {"message": "a\r\nset-cookie: x", "type": "t\r\n", "param": "p\u2028", "code": "c\r\nx: y"}
         await x.json({"error": said}, 400, headers=[("retry-after", "1\u00a01")])
@@ -227,7 +230,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=[str(number) for number in range(len(NAMES))])
-async def test_a_models_name_is_looked_up_and_nothing_else(tenant: Tenant, name: str) -> None:
+async def test_s_prx_10_a_models_name_is_looked_up_and_nothing_else(tenant: Tenant, name: str) -> None:
     counts = len(tenant.upstream.counts)
     for path, body in (
         (CHAT, chat(name)),
@@ -259,7 +262,7 @@ async def test_a_models_name_is_looked_up_and_nothing_else(tenant: Tenant, name:
         "/v1/models/" + "x" * 4096,
     ],
 )
-async def test_a_models_name_in_the_path(tenant: Tenant, path: str) -> None:
+async def test_s_prx_10_a_models_name_in_the_path(tenant: Tenant, path: str) -> None:
     check(await tenant.gateway.get(path, tenant.key.secret), 404)
     assert tenant.calls == []
 
@@ -280,7 +283,7 @@ async def test_a_models_name_in_the_path(tenant: Tenant, path: str) -> None:
         "model_list",
     ],
 )
-async def test_no_field_changes_the_route(tenant: Tenant, field: str) -> None:
+async def test_s_prx_11_no_field_changes_the_route(tenant: Tenant, field: str) -> None:
     trap = f"http://127.0.0.1:{tenant.upstream.port}/ok-3/v1"
     value = {"authorization": "Bearer x", "url": trap} if field in ("extra_headers", "metadata") else trap
     answer = await tenant.post(CHAT, {**chat("ok-1"), field: value})
@@ -288,3 +291,16 @@ async def test_no_field_changes_the_route(tenant: Tenant, field: str) -> None:
         check(answer, 400)
     assert [call.model for call in tenant.calls] == ["ok-1"] * (answer.status == 200)
     assert all(call.header("authorization") is None for call in tenant.calls)
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url"])
+async def test_s_prx_13_addresses_in_messages_are_for_the_model(tenant: Tenant, kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.setblocking(False)
+        url = f"http://127.0.0.1:{trap.getsockname()[1]}/x.png"
+        part = {"type": kind, kind: {"url": url, "file_url": url, "data": url}}
+        answer = await tenant.post(CHAT, {"model": "ok-1", "messages": [{"role": "user", "content": [part]}]})
+        assert answer.status == 200
+        with pytest.raises(BlockingIOError):
+            trap.accept()
+    assert url.encode() in tenant.calls[0].body

@@ -35,14 +35,14 @@ MESSAGES = '"messages":[{"role":"user","content":"a"}]'
         b"%PDF-1.4",
     ],
 )
-async def test_what_is_no_json_object(tenant: Tenant, body: bytes) -> None:
+async def test_s_in_01_what_is_no_json_object(tenant: Tenant, body: bytes) -> None:
     check(await send(tenant, body), 400)
     assert tenant.calls == []
 
 
 @pytest.mark.parametrize("depth", [100, 1_000, 60_000])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")], ids=["arrays", "objects"])
-async def test_nesting(tenant: Tenant, depth: int, opening: str, closing: str) -> None:
+async def test_s_in_02_nesting(tenant: Tenant, depth: int, opening: str, closing: str) -> None:
     depth = depth if opening == "[" else depth // 2
     nested = opening * depth + "1" + closing * depth
     body = f'{{"model":"ok-1",{MESSAGES},"metadata":{nested}}}'.encode()
@@ -68,7 +68,7 @@ async def test_nesting(tenant: Tenant, depth: int, opening: str, closing: str) -
         '"model":"ok-1","m\\u006fdel":"ok-3"',
     ],
 )
-async def test_a_name_that_stands_twice(tenant: Tenant, twice: str) -> None:
+async def test_s_in_03_a_name_that_stands_twice(tenant: Tenant, twice: str) -> None:
     check(await send(tenant, f"{{{twice},{MESSAGES}}}".encode()), 400)
     assert tenant.calls == []
 
@@ -76,7 +76,7 @@ async def test_a_name_that_stands_twice(tenant: Tenant, twice: str) -> None:
 @pytest.mark.parametrize(
     "number", ["1e400", "-0", "-0.0", "0.1000000000000000055", "1" + "0" * 400, "1E5", "5e-324"]
 )
-async def test_numbers_pass_exactly_or_not_at_all(tenant: Tenant, number: str) -> None:
+async def test_s_in_04_numbers_pass_exactly_or_not_at_all(tenant: Tenant, number: str) -> None:
     body = f'{{"model":"ok-1",{MESSAGES},"seed":{number}}}'.encode()
     answer = await send(tenant, body)
     if answer.status == 200:
@@ -86,7 +86,7 @@ async def test_numbers_pass_exactly_or_not_at_all(tenant: Tenant, number: str) -
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "01", "+1", ".5", "0x1"])
-async def test_what_is_no_number(tenant: Tenant, number: str) -> None:
+async def test_s_in_04_what_is_no_number(tenant: Tenant, number: str) -> None:
     check(await send(tenant, f'{{"model":"ok-1",{MESSAGES},"seed":{number}}}'.encode()), 400)
     assert tenant.calls == []
 
@@ -96,7 +96,7 @@ async def test_what_is_no_number(tenant: Tenant, number: str) -> None:
     [b"\xff\xfe", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\\ud800", b"\\u0000", b"a\x00b"],
 )
 @pytest.mark.parametrize("place", ["model", "content", "name"])
-async def test_text_that_is_none(tenant: Tenant, text: bytes, place: str) -> None:
+async def test_s_in_05_text_that_is_none(tenant: Tenant, text: bytes, place: str) -> None:
     parts = {"model": b"ok-1", "content": b"a", "name": b"x", place: text}
     body = b'{"model":"%(model)b","messages":[{"role":"user","content":"%(content)b"}],"user":"%(name)b"}'
     written = body.replace(b"%(model)b", parts["model"]).replace(b"%(content)b", parts["content"])
@@ -110,7 +110,7 @@ async def test_text_that_is_none(tenant: Tenant, text: bytes, place: str) -> Non
         assert tenant.calls == []
 
 
-async def test_another_encoding(tenant: Tenant) -> None:
+async def test_s_in_05_another_encoding(tenant: Tenant) -> None:
     check(await send(tenant, json.dumps(chat("ok-1")).encode("utf-16")), 400)
     wrong = await send(
         tenant, json.dumps(chat("ok-1")).encode(), content_type="application/json; charset=utf-16"
@@ -146,7 +146,7 @@ async def test_another_encoding(tenant: Tenant) -> None:
         ("best_of", [1]),
     ],
 )
-async def test_wrong_types_name_the_field(tenant: Tenant, field: str, value: Any) -> None:
+async def test_s_in_06_wrong_types_name_the_field(tenant: Tenant, field: str, value: Any) -> None:
     answer = await tenant.post(CHAT, {**chat("ok-1"), field: value})
     check(answer, 400, "invalid_value")
     assert answer.json["error"]["param"].startswith(field)
@@ -164,12 +164,12 @@ async def test_wrong_types_name_the_field(tenant: Tenant, field: str, value: Any
         {"messages": [{}] * 30_000},
     ],
 )
-async def test_what_would_be_too_much(tenant: Tenant, more: dict[str, Any]) -> None:
+async def test_s_in_07_what_would_be_too_much(tenant: Tenant, more: dict[str, Any]) -> None:
     check(await tenant.post(CHAT, {**chat("ok-1"), **more}), 400)
     assert tenant.calls == []
 
 
-async def test_unknown_fields_pass_unchanged(tenant: Tenant) -> None:
+async def test_s_in_06_unknown_fields_pass_unchanged(tenant: Tenant) -> None:
     body = (
         b'{ "model" : "ok-1", '
         + MESSAGES.encode()
@@ -182,7 +182,7 @@ async def test_unknown_fields_pass_unchanged(tenant: Tenant) -> None:
 # --- sizes and encodings of bodies
 
 
-async def test_r_load_13_a_body_that_is_too_large(tenant: Tenant) -> None:
+async def test_r_load_13_s_in_08_a_body_that_is_too_large(tenant: Tenant) -> None:
     check(await send(tenant, b" " * (300 << 10)), 413, "request_too_large")
     async with await tenant.gateway.connect() as connection:
         await connection.send(head_of(tenant, "content-length: 1073741824"))
@@ -196,7 +196,7 @@ async def test_r_load_13_a_body_that_is_too_large(tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd", "br", "deflate", "gzip, gzip", "none-such"])
-async def test_a_compressed_body(tenant: Tenant, coding: str) -> None:
+async def test_s_in_09_a_compressed_body(tenant: Tenant, coding: str) -> None:
     check(await send(tenant, b"\x1f\x8b", content_encoding=coding), 415, "unsupported_media_type")
 
 
@@ -210,7 +210,7 @@ async def test_a_compressed_body(tenant: Tenant, coding: str) -> None:
         ("application/json; charset=latin-1", 415),
     ],
 )
-async def test_content_types(tenant: Tenant, kind: str, status: int) -> None:
+async def test_s_in_10_content_types(tenant: Tenant, kind: str, status: int) -> None:
     """JSON is taken under any name but a form's; the portal is stricter."""
     answer = await send(tenant, json.dumps(chat("ok-1")).encode(), content_type=kind)
     assert answer.status == status, answer.body
@@ -231,7 +231,7 @@ async def test_content_types(tenant: Tenant, kind: str, status: int) -> None:
         ("multipart/form-data; boundary=" + "x" * 5000, b"x"),
     ],
 )
-async def test_forms_that_are_none(tenant: Tenant, kind: str, body: bytes) -> None:
+async def test_s_in_10_forms_that_are_none(tenant: Tenant, kind: str, body: bytes) -> None:
     answer = await send(tenant, body, path="/v1/audio/transcriptions", content_type=kind)
     check(answer, answer.status)
     assert answer.status in (400, 415)
@@ -242,7 +242,7 @@ async def test_forms_that_are_none(tenant: Tenant, kind: str, body: bytes) -> No
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b" " * 1000])
-async def test_without_a_key_nothing_is_read(tenant: Tenant, body: bytes) -> None:
+async def test_s_in_14_without_a_key_nothing_is_read(tenant: Tenant, body: bytes) -> None:
     check(await tenant.gateway.ask(Request("POST", CHAT, body=body)), 401, "invalid_api_key")
     check(await tenant.gateway.ask(Request("GET", "/v1/models")), 401, "invalid_api_key")
 

@@ -140,7 +140,7 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize("name", AMBIGUOUS)
 @pytest.mark.parametrize("in_pieces", [False, True])
-async def test_what_two_servers_could_read_differently_is_refused(
+async def test_s_prx_01_what_two_servers_could_read_differently_is_refused(
     app: Application, client: Connection, name: str, in_pieces: bool
 ) -> None:
     request = AMBIGUOUS[name] + SMUGGLED
@@ -176,7 +176,7 @@ async def test_what_has_one_meaning_is_taken(
     assert [scope["path"] for scope, _ in app.whole] == ["/echo", "/smuggled"]
 
 
-async def test_a_trailer_is_no_header(app: Application, client: Connection) -> None:
+async def test_s_prx_01_a_trailer_is_no_header(app: Application, client: Connection) -> None:
     """It could name another caller, after whoever stands in front of us has checked the head."""
     late = b"0\r\nAuthorization: Bearer other\r\nX-Real-Ip: 1.2.3.4\r\n\r\n"
     await client.send(CHUNKED + b"5\r\nhello\r\n" + late)

@@ -15,6 +15,13 @@ async def test_files_are_named_by_what_is_in_them_and_kept_for_ever(browser: Bro
         assert "set-cookie" not in answer.headers
 
 
+async def test_s_prx_21_a_thousand_ranges_are_one_whole_file(browser: Browser) -> None:
+    name, url = next(iter(Assets().url_of.items()))
+    ranges = ",".join(f"{n}-{n}" for n in range(0, 20_000, 2))
+    answer = await browser.get(url, range=f"bytes={ranges}")
+    assert (answer.status_code, answer.content) == (200, (DIRECTORY / name).read_bytes())
+
+
 def test_a_changed_file_has_another_name(tmp_path: Path) -> None:
     (tmp_path / "app.css").write_text("a {}")
     (tmp_path / "notes.txt").write_text("not served")

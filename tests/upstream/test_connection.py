@@ -256,7 +256,7 @@ async def test_r_fault_14_a_redirect_is_not_followed(calls: Calls) -> None:
     ("an upgrade", b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n"),
     ("a NUL", OK + b"x-lab: a\x00b\r\ncontent-length: 2\r\n\r\n{}"),
 ])  # fmt: skip
-async def test_what_is_no_http_is_refused(calls: Calls, name: str, answer: bytes) -> None:
+async def test_s_prx_04_what_is_no_http_is_refused(calls: Calls, name: str, answer: bytes) -> None:
     calls.upstream.script("m", raw(answer))
     assert await reason_of(calls.whole("m")) == "protocol", name
     await eventually(lambda: calls.pool.connections == 0, "the connection is gone")
@@ -275,7 +275,7 @@ async def test_r_fault_11_another_coding_without_a_length_ends_in_doubt(calls: C
     SMUGGLED,
 ])  # fmt: skip
 @pytest.mark.parametrize("in_one_segment", [True, False])
-async def test_a_second_answer_is_nobodys(calls: Calls, second: bytes, in_one_segment: bool) -> None:
+async def test_s_prx_04_a_second_answer_is_nobodys(calls: Calls, second: bytes, in_one_segment: bool) -> None:
     first = OK + b"content-length: 2\r\n\r\n{}"
     script = raw(first + second, () if in_one_segment else (len(first),), then_close=False)
     calls.upstream.script("m", script)
