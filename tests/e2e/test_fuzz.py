@@ -1,5 +1,5 @@
-"""Bodies as SDKs send them, with values and bytes changed, doubled, cut and inserted: never a 500, never a hang,
-and the books agree afterwards."""
+"""Bodies as SDKs send them, with values and bytes changed, doubled, cut and inserted: never a 500, never a
+hang, and the books agree afterwards."""
 
 import asyncio
 import json
@@ -46,8 +46,8 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("/extras/tokenize/count", {"model": "ok-1", "input": "a b c"}),
 ]
 PIECES = (
-    b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\u0000", b"\\ud800", b"\xff", b"\x00", b"null", b"true",
-    b"-1", b"1e999", b"9" * 400, b'"model":', b'"stream":true,', b" " * 100, b"[" * 300,
+    b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\u0000", b"\\ud800", b"\xff", b"\x00", b"null",
+    b"true", b"-1", b"1e999", b"9" * 400, b'"model":', b'"stream":true,', b" " * 100, b"[" * 300,
 )  # fmt: skip
 VALUES = (
     None,
