@@ -270,16 +270,18 @@ async def begin_work(services: Services) -> None:
         async with asyncio.timeout(START_SECONDS):
             if await reload.once():
                 await services.shipper.ship()
+    services.background.keep(
+        services.shipper.run,
+        services.recovery.run,
+        reload.run,
+        services.propagation.run,
+        services.periodic.run,
+        services.periodic.keep_warm,
+        services.live.run,
+        services.refusals.run,
+    )
     services.background.begin(
-        services.shipper.run(),
-        services.recovery.run(),
-        reload.run(),
         heed_changes(services.state, [heed, services.propagation.heed]),
-        services.propagation.run(),
-        services.periodic.run(),
-        services.periodic.keep_warm(),
-        services.live.run(),
-        services.refusals.run(),
         every(CONFIG_PERIOD, take_over_configuration),
         every(WATERMARK_PERIOD, look_at_memory),
         keep_probing(services.capabilities, lambda: gateway.route.catalog, reload.soon),

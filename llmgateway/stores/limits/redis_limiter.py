@@ -37,6 +37,7 @@ SEEN = 20_000  # scopes whose use is remembered for the time in which it is
 BEAT, TICK = 5.0, 0.5  # seconds
 SLACK = 100  # ms that the two clocks may have drifted since the last turn
 GATHERING = 2  # turns of the event loop between two of these, in which more calls come to ask: fewer are sent
+BREAKS = 3
 ASKS = 4  # of one claim: the ledger's sums may be lost again before they arrive
 ALONE = " While a part of the gateway is away, limits are shared out among its workers."
 
@@ -80,6 +81,7 @@ class RedisLimiter:
         self._changes: deque[Change] = deque()
         self._sending: list[Change] = []  # what a turn that may have failed was to change
         self._number = 0
+        self._broken = 0  # turns in a row with these changes that failed in a way nobody has thought of
         self._open: dict[str, _Open] = {}
         self._seen: dict[tuple[str, str], tuple[int, Period, Reading]] = {}
         self._share: Share | None = None
@@ -141,6 +143,7 @@ class RedisLimiter:
 
     async def lane(self) -> NoReturn:
         """Carries turn after turn, for ever. Without it nobody waits for Redis."""
+        self._is_running = True
         try:
             while True:
                 while not (self._asked or self._beats or (self._has_changes() and not self._is_stuck)):
@@ -256,6 +259,7 @@ class RedisLimiter:
             self._failed(asked, error)
         except BaseException:
             self._failed(asked, None)
+            self._give_up()
             raise
 
     def _taken(self, most: int | None = None) -> list[_Asked]:
@@ -273,7 +277,7 @@ class RedisLimiter:
             if reply.epoch != self._epoch:
                 self._begin_anew(reply.epoch)
                 continue
-            self._sending = []
+            self._sending, self._broken = [], 0
             if not reply.is_late:
                 self._succeeded(asked, reply)
                 return
@@ -328,6 +332,14 @@ class RedisLimiter:
             else:
                 one.answer.set_result(None)
 
+    def _give_up(self) -> None:
+        """Changes that no turn can be made of must not keep all later ones back."""
+        self._broken += bool(self._sending)
+        if self._broken >= BREAKS:
+            fields = {"ids": [change.claim.id for change in self._sending]}
+            log.error("changes that cannot be told to Redis are dropped", extra={"fields": fields})
+            self._sending, self._broken = [], 0
+
     def _begin_anew(self, epoch: str) -> None:
         """Redis has lost everything, or at least the epoch. What has ended is in the ledger, what is open is
         said again."""
@@ -350,7 +362,7 @@ async def open_redis_limiter(
     """`window` is what a minute is."""
     limiter = RedisLimiter(Turns(redis, worker, window), load, clock or SystemClock(), money)
     try:
-        async with alongside(limiter.lane(), limiter.beat()):
+        async with alongside(limiter.lane, limiter.beat):
             yield limiter
     finally:
         await limiter.close()

@@ -294,7 +294,10 @@ function changes.settle(change)
     return
   end
   redis.call('HDEL', KEYS[3], id)
-  local held = cmsgpack.unpack(packed)
+  local is_read, held = pcall(cmsgpack.unpack, packed)
+  if not is_read or type(held) ~= 'table' then
+    return
+  end
   local more, more_cost = tokens - held[1], cost - held[2]
   for j = 1, #held[6], 2 do
     local i, flags = index_of[held[6][j]], held[6][j + 1]
