@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from msgspec import UNSET, Struct, UnsetType
 
-from llmgateway.domain.admission import LoadUsed, Spent
+from llmgateway.domain.admission import Behind, LoadUsed, Spent
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.limits import Claim, Scope, Standing
 from llmgateway.domain.periods import Period
@@ -22,7 +22,8 @@ from llmgateway.domain.ports import Clock, SystemClock
 from llmgateway.stores.alongside import alongside
 from llmgateway.stores.breaker import Health, reason_of
 from llmgateway.stores.limits.limiter_turn import Change, Reply, Turn, Turns
-from llmgateway.stores.limits.memory_limiter import MINUTE, question
+from llmgateway.stores.limits.memory_limiter import MINUTE, nothing_waits, question
+from llmgateway.stores.limits.redis_sums import RedisSums
 from llmgateway.stores.limits.share import Share
 from llmgateway.stores.limits.standings import Money, refusal, standings_of, tightest, units
 from llmgateway.stores.limits.sums import LedgerSums, all_away
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 CLAIMS, CHANGES = 64, 256  # of one turn: Redis does nothing else meanwhile
 BACKLOG = 100_000  # changes kept for a Redis that is away
 SEEN = 20_000  # scopes whose use is remembered for the time in which it is
-BEAT, TICK = 5.0, 0.5  # seconds
+BEAT, TICK = 1.0, 0.5  # seconds
 SLACK = 100  # ms that the two clocks may have drifted since the last turn
 GATHERING = 2  # turns of the event loop between two of these, in which more calls come to ask: fewer are sent
 BREAKS = 3
@@ -71,6 +72,8 @@ class RedisLimiter:
 
     def __init__(self, turns: Turns, load: LoadUsed, clock: Clock, money: Money) -> None:
         self.turns = turns
+        self.sums = RedisSums(turns.redis)
+        self.behind: Behind = nothing_waits
         self._redis = turns.redis
         self._load = load
         self._clock = clock
@@ -171,7 +174,7 @@ class RedisLimiter:
         with suppress(StoreUnavailable):
             while self._has_changes():
                 await self._carry([])
-            if not self._open:
+            if not self._open and not self.behind():
                 await self.turns.leave()
 
     def _stop(self) -> None:
@@ -294,7 +297,7 @@ class RedisLimiter:
         reply = await self.turns.send(Turn(
             self._sending, [(one.claim, one.begins) for one in asked], self._epoch, self._number,
             UNSET if self._ahead is None else self._milliseconds() + self._ahead + self._patience,
-            self._beats,
+            self._beats, int(self.behind() * 1000) if self._beats else 0,
         ))  # fmt: skip
         self._ahead = reply.now - self._milliseconds()
         if self._epoch is UNSET:

@@ -1,7 +1,7 @@
 -- Limits of many scopes, counted for all workers in one step: the algorithm of `stores/limits/windows.py`.
 --
--- KEYS: the epoch, the workers by when they were last heard of, the held calls of `ask.worker`, then the
--- scopes in the order of `ask.names`. ARGV[1] is `ask`, see `stores/limits/limiter_turn.py`. Times are milliseconds.
+-- KEYS: the epoch, the workers by when they were last heard of, the held calls of `ask.worker`, how far each
+-- worker's journal is in the ledger, then the scopes in the order of `ask.names`. ARGV[1] is `ask`, see `stores/limits/limiter_turn.py`. Times are milliseconds.
 
 local ask = cmsgpack.unpack(ARGV[1])
 local now = ask.now
@@ -23,6 +23,7 @@ end
 
 local window, width = ask.window, ask.width
 local counted_until = window - now
+local FIRST = 4 -- keys before those of the scopes
 local DAY, MONTH = 1, 2 -- which sums a held call is in
 
 if ask.lives then
@@ -31,11 +32,13 @@ end
 if ask.beats then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ask.forgotten)
   redis.call('PEXPIRE', KEYS[3], ask.forgotten)
+  redis.call('HSET', KEYS[4], ask.worker, now - ask.behind)
+  redis.call('PEXPIRE', KEYS[4], ask.forgotten)
 end
 
 local index_of, stored, uses = {}, {}, {}
 if #ask.names > 0 then
-  stored = redis.call('MGET', unpack(KEYS, 4))
+  stored = redis.call('MGET', unpack(KEYS, FIRST + 1))
 end
 for i, name in ipairs(ask.names) do
   index_of[name] = i
@@ -363,7 +366,7 @@ end
 
 for i, use in pairs(uses) do
   if use.is_changed then
-    redis.call('SET', KEYS[3 + i], cmsgpack.pack({use.parts, use.days, use.months, use.workers}), 'PX', ask.idle)
+    redis.call('SET', KEYS[FIRST + i], cmsgpack.pack({use.parts, use.days, use.months, use.workers}), 'PX', ask.idle)
   end
 end
 local live = redis.call('ZCOUNT', KEYS[2], now - ask.recent, '+inf')
