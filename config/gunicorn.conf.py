@@ -1,15 +1,15 @@
 """gunicorn for production: `gunicorn -c config/gunicorn.conf.py llmgateway.asgi:app`."""
 
 import math
-import mmap
 import sys
 from pathlib import Path
 
-from llmgateway.app.services import METRICS
+from llmgateway.app.services import JOURNAL, METRICS
 from llmgateway.observability.exposition import retire, wipe
 from llmgateway.observability.logs import configure
 from llmgateway.settings import BadSettings, Settings, of_this_process, with_secrets
 from llmgateway.settings.cpu_limit import cpus
+from llmgateway.stores.survey import left_behind
 
 ORDERLY_SECONDS = 30  # for what comes after the drain: last records, closing
 
@@ -24,7 +24,6 @@ def load() -> Settings:
 
 
 settings = load()
-cut = mmap.mmap(-1, 1)  # shared with the workers: not 0 when one of them cut calls off at its end
 metrics = settings.data_dir / METRICS
 
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
@@ -48,12 +47,8 @@ def child_exit(server: object, worker: object) -> None:
     retire(metrics, worker.pid)  # type: ignore[attr-defined]
 
 
-def worker_exit(server: object, worker: object) -> None:
-    """Runs in the worker."""
-    if worker.wsgi is not None and (worker.wsgi.has_cut or worker.wsgi.has_left):  # type: ignore[attr-defined]
-        cut[0] = 1
-
-
 def on_exit(server: object) -> None:
-    if cut[0]:
+    """Calls that were cut off are no failure: they are settled. Workers that had to be killed and what waits
+    in a journal are one."""
+    if server.WORKERS or left_behind(settings.data_dir / JOURNAL):  # type: ignore[attr-defined]
         sys.exit(1)

@@ -57,8 +57,6 @@ class Llmgateway(Starlette):
         self._clock = SystemClock()
         self._unready: str | None = "starting"
         self._is_drained = False
-        self.has_left = False  # records that the store could not take: the next start ships them
-        self.has_cut = False  # calls that did not end in time: the process says so when it exits
         self._store_seen_at = float("-inf")
         self._hurried = asyncio.Event()
         self._services: Services | None = None
@@ -108,7 +106,6 @@ class Llmgateway(Starlette):
         gateway.admit.is_open = False
         await self._wait(lambda: not gateway.watch.calls, settings.drain)
         if gateway.watch.calls:
-            self.has_cut = True
             log.warning("calls are cut off", extra={"fields": {"records": len(gateway.watch.calls)}})
             reason = ShuttingDown("The gateway is shutting down; please try again.", retry_after=1)
             gateway.watch.interrupt_all(reason)
@@ -121,7 +118,6 @@ class Llmgateway(Starlette):
         self._hurried.clear()
         shipping = services.background.create_task(services.shipper.drain(SHIP_SECONDS))
         await self._wait(shipping.done, SHIP_SECONDS)
-        self.has_left = services.journal.unshipped > 0
 
     def hurry(self) -> None:
         """Ends what the drain waits for."""

@@ -72,7 +72,7 @@ def federation_over(
             raise known.Refused(f"cannot read {place}: {error.strerror or error}") from None
 
     idps = known.Idps(prepared.sp, prepared.saml.providers, fetch, clock)
-    services.background.begin(idps.keep_looking())
+    services.background.keep(idps.keep_looking)
     means = module.Means(
         shelf=services.shelf, sessions=sessions, welcome=welcome, audit=services.control.audit, clock=clock,
         cookie=way_cookie(is_secure=settings.public_url.startswith("https:")),

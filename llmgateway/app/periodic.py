@@ -17,6 +17,7 @@ from llmgateway.control.services import Control
 from llmgateway.domain.ports import Clock
 from llmgateway.domain.upkeep import Lead
 from llmgateway.jobs.background import Background
+from llmgateway.jobs.compare import Comparison
 from llmgateway.jobs.reconcile import Found, Left, Reconciliation
 from llmgateway.jobs.timetable import Job, Timetable
 from llmgateway.jobs.warm import PERIOD as WARM_PERIOD, KeyCache
@@ -27,9 +28,10 @@ from llmgateway.stores.warmth import RedisWarmth
 
 ACTOR = Actor("llmgateway", "jobs")
 ROLL_UP, WARM, RETENTION, EXPIRY, RECONCILE = "roll_up", "key_cache", "retention", "key_expiry", "reconcile"
-ABSENCE, GONE, GONE_LONG = "absence", "gone", "gone_long"
+ABSENCE, GONE, GONE_LONG, LIMITS = "absence", "gone", "gone_long", "limits"
 ROLL_UP_PERIOD, LOOK_PERIOD = (20, 40), (1200, 1800)  # seconds; a look is whether a daily job is due
 GONE_PERIOD = (40, 60)  # seconds in which a late record may name somebody who is gone
+LIMITS_PERIOD = (60, 120)  # seconds in which a sum of a limit may have drifted
 COLD_PERIOD = 2.0  # seconds between two looks whether Redis has come back empty
 OLD_SECONDS = 60.0  # from when on records that wait are told of
 
@@ -42,6 +44,7 @@ class Periodic(Struct, frozen=True):
     timetable: Timetable
     reconciliation: Reconciliation
     keys: KeyCache | None
+    comparison: Comparison
 
     async def run(self) -> NoReturn:
         await self.timetable.run()
@@ -64,6 +67,7 @@ class Parts(Struct, frozen=True):
     journals: Path
     recover: Callable[[], Awaitable[int]]
     erasure: Erasure
+    comparison: Comparison
 
 
 def periodic_work(parts: Parts, settings: Settled, *, name: str) -> Periodic:
@@ -78,7 +82,8 @@ def periodic_work(parts: Parts, settings: Settled, *, name: str) -> Periodic:
         memory.ledger, clock, survey=lambda: left_in(parts.journals), recover=parts.recover
     )
     jobs = list(_jobs(parts, settings, keys, reconciliation))
-    return Periodic(Timetable(jobs, lead, parts.background, memory.store, clock), reconciliation, keys)
+    return Periodic(Timetable(jobs, lead, parts.background, memory.store, clock), reconciliation, keys,
+                    parts.comparison)  # fmt: skip
 
 
 def _jobs(
@@ -112,6 +117,7 @@ def _jobs(
     yield Job(name=ABSENCE, work=absence, seconds=LOOK_PERIOD)
     yield Job(name=GONE, work=parts.erasure.look, seconds=GONE_PERIOD)
     yield Job(name=GONE_LONG, work=lambda: parts.erasure.look(None), seconds=LOOK_PERIOD, is_daily=True)
+    yield Job(name=LIMITS, work=parts.comparison.work, seconds=LIMITS_PERIOD, is_quiet=True)
     yield Job(name=RECONCILE, work=reconciliation.work, seconds=LOOK_PERIOD, is_daily=True)
 
 
@@ -133,7 +139,10 @@ Values = Sequence[tuple[str, tuple[str, ...], float]]
 def values_of(periodic: Periodic) -> Values:
     """Its metrics: family, labels, value."""
     timetable, found = periodic.timetable, periodic.reconciliation.last
-    values: list[tuple[str, tuple[str, ...], float]] = [("leader", (), timetable.leads)]
+    values: list[tuple[str, tuple[str, ...], float]] = [
+        ("leader", (), timetable.leads),
+        ("limit_sums_healed", (), periodic.comparison.healed),
+    ]
     for name, progress in timetable.progress.items():
         values.append(("job_failures", (name,), progress.failures))
         if progress.succeeded_at is not None:

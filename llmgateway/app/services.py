@@ -22,6 +22,7 @@ from llmgateway.control.ground import Ground
 from llmgateway.control.limits import load_book
 from llmgateway.control.models import load_catalog
 from llmgateway.control.services import Control
+from llmgateway.control.used import used_by_all
 from llmgateway.domain.call import Record
 from llmgateway.domain.catalog import Catalog
 from llmgateway.domain.limits import Scope, Standing
@@ -39,6 +40,7 @@ from llmgateway.flow.relay import Relay
 from llmgateway.flow.route import Route
 from llmgateway.flow.vigil import Watch
 from llmgateway.jobs.background import Background
+from llmgateway.jobs.compare import Comparison
 from llmgateway.jobs.live import LiveCalls
 from llmgateway.jobs.probe import Capabilities, keep_probing
 from llmgateway.jobs.propagation import Propagation
@@ -143,8 +145,8 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         )
         control = control_over(in_force, store, state, clock)
         erasure = erasure_over(in_force, memory, clock, control)
-        journals = settings.data_dir / JOURNAL
-        parts = Parts(memory, control, background, clock, journals, recovery.look, erasure)
+        parts = Parts(memory, control, background, clock, settings.data_dir / JOURNAL, recovery.look, erasure,
+                      comparison_on(footing, gateway.admit, journal))  # fmt: skip
         services = Services(
             clock=clock, in_force=in_force, outbox=outbox, store=store, state=state, shelf=memory.shelf,
             journal=journal, shipper=Shipper(journal, store.append), recovery=recovery,
@@ -172,6 +174,13 @@ async def admission_on(footing: Footing, stack: AsyncExitStack) -> Admit:
         MOST_IN_FLIGHT, limiter, places, prompts,
         book=book_of(settings), calendar=Calendar(settings.time_zone),
     )  # fmt: skip
+
+
+def comparison_on(footing: Footing, admit: Admit, journal: FileJournal) -> Comparison:
+    clock, route = footing.clock, footing.route
+    admit.limiter.behind = lambda: oldest_seconds(journal, clock)
+    used = used_by_all(footing.memory.store, lambda model: names_in(route.catalog, model))
+    return Comparison(admit.limiter.sums, used, lambda: admit.calendar, clock)
 
 
 def heirs_of(admit: Admit) -> Sequence[Heir]:
@@ -273,16 +282,18 @@ async def begin_work(services: Services) -> None:
         async with asyncio.timeout(START_SECONDS):
             if await reload.once():
                 await services.shipper.ship()
+    services.background.keep(
+        services.shipper.run,
+        services.recovery.run,
+        reload.run,
+        services.propagation.run,
+        services.periodic.run,
+        services.periodic.keep_warm,
+        services.live.run,
+        services.refusals.run,
+    )
     services.background.begin(
-        services.shipper.run(),
-        services.recovery.run(),
-        reload.run(),
         heed_changes(services.state, [heed, services.propagation.heed]),
-        services.propagation.run(),
-        services.periodic.run(),
-        services.periodic.keep_warm(),
-        services.live.run(),
-        services.refusals.run(),
         every(CONFIG_PERIOD, take_over_configuration),
         every(WATERMARK_PERIOD, look_at_memory),
         keep_probing(services.capabilities, lambda: gateway.route.catalog, reload.soon),
@@ -304,7 +315,7 @@ def samples_of(services: Services) -> Sequence[Sample]:
         ("recovered_records", (), services.recovery.recovered),
         ("usage_spool_records", (), journal.unshipped),
         ("usage_spool_bytes", (), journal.bytes_held),
-        ("usage_spool_oldest_seconds", (), oldest_seconds(services)),
+        ("usage_spool_oldest_seconds", (), oldest_seconds(journal, services.clock)),
         ("dead_letters", (), services.shipper.dead_letters),
         *values_of(services.periodic),
         ("store_up", (services.store.name,), services.store.is_healthy()),
@@ -337,17 +348,17 @@ def troubles(services: Services) -> list[str]:
     """What else is not as it should be, while calls still pass."""
     admit = services.gateway.admit
     states = {
-        "journal": oldest_seconds(services) <= OLD_SECONDS,
+        "journal": oldest_seconds(services.journal, services.clock) <= OLD_SECONDS,
         "limits": admit.limiter.is_healthy(),
         "queue": admit.places.is_healthy(),
     }
     return [*(name for name, is_well in states.items() if not is_well), *failing(services.periodic)]
 
 
-def oldest_seconds(services: Services) -> float:
+def oldest_seconds(journal: FileJournal, clock: Clock) -> float:
     """How long the oldest record that is not in the store has waited."""
-    oldest = services.journal.oldest
-    return max(0.0, (services.clock.now() - oldest).total_seconds()) if oldest else 0.0
+    oldest = journal.oldest
+    return max(0.0, (clock.now() - oldest).total_seconds()) if oldest else 0.0
 
 
 def _id_of(catalog: Catalog, name: str) -> str | None:

@@ -13,7 +13,7 @@ from llmgateway import __version__
 from llmgateway.app import Llmgateway, create_app
 from llmgateway.app.in_force import InForce
 from llmgateway.app.memory import alone, open_memory
-from llmgateway.app.services import control_over
+from llmgateway.app.services import JOURNAL, control_over
 from llmgateway.cli.opened import ACTOR
 from llmgateway.cli.options import Arguments, option_of, overrides_of, settings_of
 from llmgateway.cli.printing import complain, say
@@ -24,6 +24,7 @@ from llmgateway.edge.draining import DrainingServer, config_of
 from llmgateway.edge.server import BACKLOG
 from llmgateway.observability.logs import configure
 from llmgateway.settings import Settings
+from llmgateway.stores.survey import left_behind
 
 FIRST_USER = "admin"
 QUESTION = '{"model": "echo", "messages": [{"role": "user", "content": "Hello!"}]}'
@@ -58,7 +59,8 @@ def serve(arguments: Arguments) -> int:
         app = create_app(settings, drain_pause=0)
         config = config_of(app)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            return runner.run(_serve(settings, app, config, listener, overrides_of(arguments)))
+            has_started = runner.run(_serve(settings, app, config, listener, overrides_of(arguments)))
+    return 1 if not has_started or left_behind(settings.data_dir / JOURNAL) else 0
 
 
 async def _serve(
@@ -67,7 +69,8 @@ async def _serve(
     config: uvicorn.Config,
     listener: socket.socket,
     overrides: Mapping[str, str],
-) -> int:
+) -> bool:
+    """Whether it came to serve."""
     key = await first_key(settings)
     url = url_of(listener)
 
@@ -77,7 +80,7 @@ async def _serve(
 
     server = TellingServer(config, app, tell)
     await server.serve(sockets=[listener])
-    return 1 if app.has_cut or app.has_left else 0
+    return server.started
 
 
 async def first_key(settings: Settings) -> Secret | None:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from llmgateway.domain.limits import Claim, Scope, Standing
+from llmgateway.domain.limits import Claim, Scope, ScopeKind, Standing
 from llmgateway.domain.periods import Period
 
 
@@ -21,6 +21,41 @@ LoadUsed = Callable[[Scope, Period], Awaitable[Used]]
 """Sums of the ledger: what a limiter begins to count from where it knows nothing of a scope."""
 
 
+ScopeKey = tuple[ScopeKind, str]
+
+
+class Counted(Struct, frozen=True):
+    """What a limiter has counted of a scope in a period without what is reserved for open calls; None where
+    it does not count all of the day or month."""
+
+    day_tokens: int | None = None
+    month_tokens: int | None = None
+    month_cost: int | None = None
+
+
+class Look(Struct, frozen=True, kw_only=True):
+    """All sums of a period. Sums of another `epoch` were begun anew. What ended before `shipped_to` is in the
+    ledger, in milliseconds of the clock of `at`; `silent` workers may know what is not counted yet."""
+
+    epoch: str
+    at: int
+    shipped_to: int
+    silent: int
+    sums: Mapping[ScopeKey, Counted]
+
+
+class CalendarSums(Protocol):
+    """What a limiter counts of days and months, to be compared with the ledger."""
+
+    async def look(self, period: Period) -> Look: ...
+
+    async def add(self, period: Period, more: Mapping[ScopeKey, tuple[int, int, int]]) -> None:
+        """Tokens of the day, tokens and cost of the month; to sums that are there."""
+
+
+Behind = Callable[[], float]
+"""How long the oldest record of this process that is not in the ledger has waited, in seconds."""
+
 Spent = Callable[[Sequence[str]], Awaitable[Mapping[str, tuple[int, int]]]]
 """What calls of a dead worker have used in the end, (tokens, cost) by id; those of which nobody can tell now
 are left out."""
@@ -31,6 +66,10 @@ class Limiter(Protocol):
     and months are those of the claim's period."""
 
     name: str
+    behind: Behind
+
+    @property
+    def sums(self) -> CalendarSums: ...
 
     async def reserve(self, claim: Claim) -> Sequence[Standing]:
         """Takes the claim from all its scopes, or from none: one atomic step. Returns how the limits with

@@ -2,10 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
+from llmgateway.domain.falls import Falls
+
 log = logging.getLogger(__name__)
+
+
+Work = Callable[[], Coroutine[Any, Any, object]]
 
 
 class Background:
@@ -24,6 +29,10 @@ class Background:
         for work in works:
             _ = self.create_task(work)
 
+    def keep(self, *works: Work) -> None:
+        """For work that goes on for ever: where it fails it begins anew."""
+        self.begin(*(_kept(work) for work in works))
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -37,3 +46,14 @@ class Background:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("background work ended: %s", task.get_coro(), exc_info=error)
+
+
+async def _kept(work: Work) -> None:
+    falls, now = Falls(f"background work ({work.__qualname__})", log), asyncio.get_running_loop().time
+    while True:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - whatever it is: the gateway goes on, and this with it
+            await asyncio.sleep(falls.note(error, now()))
+        else:
+            return

@@ -35,7 +35,7 @@ class LiveCalls:
             told = await self._shelf.owned(SHELF, FLEET)
             for name, encoded in told.items():
                 if name != self._name:
-                    calls += msgspec.msgpack.decode(encoded, type=list[OpenCall])
+                    calls += _read(encoded)
         return sorted(calls, key=lambda call: call.at)
 
     def told(self) -> Sequence[OpenCall]:
@@ -53,3 +53,11 @@ class LiveCalls:
         if self._shelf is not None and await self._shelf.get(SHELF, WATCHED) is not None:
             told = msgspec.msgpack.encode(self.told())
             await self._shelf.put(SHELF, self._name, told, LIFE, owner=FLEET)
+
+
+def _read(told: bytes) -> list[OpenCall]:
+    """Nothing where it cannot be read: a newer version has written it."""
+    try:
+        return msgspec.msgpack.decode(told, type=list[OpenCall])
+    except msgspec.DecodeError:
+        return []

@@ -43,8 +43,7 @@ class Refusals:
     async def of(self, user: str, now: datetime, most: int) -> Sequence[Refusal]:
         """Newest first, of all processes."""
         stored = await self._shelf.owned(SHELF, user)
-        told = (msgspec.msgpack.decode(value, type=list[Refusal]) for value in stored.values())
-        found = [one for refusals in told for one in refusals]
+        found = [one for value in stored.values() for one in _read(value)]
         fresh = [one for one in found if one.at > now - timedelta(seconds=LIFE)]
         return sorted(fresh, key=lambda one: one.at, reverse=True)[:most]
 
@@ -58,7 +57,18 @@ class Refusals:
 
     async def write(self) -> None:
         while self._unwritten:
-            user = next(iter(self._unwritten))
+            user = self._unwritten.pop()
             value = msgspec.msgpack.encode(self._by_user.get(user, []))
-            await self._shelf.put(SHELF, f"{user}\n{self._name}", value, LIFE, owner=user)
-            self._unwritten.discard(user)
+            try:
+                await self._shelf.put(SHELF, f"{user}\n{self._name}", value, LIFE, owner=user)
+            except GatewayError:
+                self._unwritten.add(user)
+                raise
+
+
+def _read(value: bytes) -> list[Refusal]:
+    """Nothing where it cannot be read: a newer version has written it."""
+    try:
+        return msgspec.msgpack.decode(value, type=list[Refusal])
+    except msgspec.DecodeError:
+        return []

@@ -72,6 +72,7 @@ FAMILIES: Mapping[str, Family] = {
                                                  help="When a job last came to its end."),
     "job_duration_seconds": Family(kind="gauge", labels=("job",), folds="max",
                                    help="How long its last run took."),
+    "limit_sums_healed": Family(kind="counter", help="Sums of limits that had drifted from the ledger's."),
     "leader": Family(kind="gauge", help="1 for the process that does the periodic work of all."),
     "store_up": Family(kind="gauge", help="1 while a store answers.", labels=("store",), folds="min"),
     "config_version": Family(kind="gauge", help="Times the configuration was taken over.", folds="max"),

@@ -2,19 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+
+from llmgateway.domain.falls import Falls
 
 log = logging.getLogger(__name__)
 
+Work = Callable[[], Coroutine[object, object, object]]
+
 
 @asynccontextmanager
-async def alongside(*works: Coroutine[object, object, object]) -> AsyncIterator[None]:
-    """Runs `works` beside the body. What the body raises passes unchanged; a task group would wrap it."""
+async def alongside(*works: Work) -> AsyncIterator[None]:
+    """Runs `works` beside the body; one that fails begins anew. What the body raises passes unchanged; a task
+    group would wrap it."""
     loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(work) for work in works]
-    for task in tasks:
-        task.add_done_callback(_report)
+    tasks = [loop.create_task(_kept(work)) for work in works]
     try:
         yield
     finally:
@@ -23,6 +26,15 @@ async def alongside(*works: Coroutine[object, object, object]) -> AsyncIterator[
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _report(task: "asyncio.Task[object]") -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("background work of a store ended: %s", task.get_name(), exc_info=error)
+async def _kept(work: Work) -> None:
+    falls, now = (
+        Falls(f"background work of a store ({work.__qualname__})", log),
+        asyncio.get_running_loop().time,
+    )
+    while True:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - whatever it is: the store's callers wait for this work
+            await asyncio.sleep(falls.note(error, now()))
+        else:
+            return

@@ -302,7 +302,7 @@ async def open_mongo(url: str, timeout: float) -> AsyncIterator[MongoStore]:  # 
         ) from None
     store = MongoStore(client, timeout, SystemClock.now)
     try:
-        async with alongside(store.watch(), store.keep_indexed()):
+        async with alongside(store.watch, store.keep_indexed):
             try:
                 yield store
             finally:

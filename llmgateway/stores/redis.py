@@ -279,7 +279,7 @@ async def open_redis(url: str, timeout: float, *,  # noqa: ASYNC109 - not of thi
     pool.connection_kwargs.update(ours)  # over what the URL's query may say
     state = RedisState(pool, timeout, hold)
     try:
-        async with alongside(state.watch(), *(state.lane() for _ in range(LANES))):
+        async with alongside(state.watch, *[state.lane] * LANES):
             yield state
     finally:
         await state.close()

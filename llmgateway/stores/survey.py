@@ -34,6 +34,11 @@ def survey(root: Path) -> list[Worker]:
     return [worker for worker in workers if worker.is_alive or worker.open or worker.settled]
 
 
+def left_behind(root: Path) -> bool:
+    """Whether somebody who ended here has left records to the next start: a clean end deletes its files."""
+    return any(not _is_alive(path.parent) for path in root.glob("*/*.journal"))
+
+
 def dead_letters(root: Path) -> Iterator[Record]:
     path = root / DEAD_LETTERS
     if path.exists():
@@ -42,9 +47,7 @@ def dead_letters(root: Path) -> Iterator[Record]:
 
 
 def _worker(directory: Path) -> Worker:
-    held = lock(directory)
-    if held is not None:
-        os.close(held)
+    is_alive = _is_alive(directory)
     opened: dict[str, Record] = {}
     settled: dict[str, Record] = {}
     for path in sorted(directory.glob("*.journal")):
@@ -57,4 +60,11 @@ def _worker(directory: Path) -> Worker:
                     opened[record.id] = record
         except FileNotFoundError:  # it was shipped and deleted in this moment
             continue
-    return Worker(directory.name, held is None, opened, settled)
+    return Worker(directory.name, is_alive, opened, settled)
+
+
+def _is_alive(directory: Path) -> bool:
+    held = lock(directory)
+    if held is not None:
+        os.close(held)
+    return held is None

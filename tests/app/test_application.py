@@ -13,6 +13,7 @@ from llmgateway.app import Llmgateway, create_app
 from llmgateway.app.memory import DATABASE, open_memory
 from llmgateway.app.services import JOURNAL, Services, samples_of, troubles
 from llmgateway.settings import Settings
+from llmgateway.stores.survey import left_behind
 from tests.lab.waiting import eventually, eventually_answers
 from tests.stores.samples import NOON, record
 
@@ -150,7 +151,6 @@ async def test_r_acc_19_a_graceful_stop_ships_what_waits(settings: Settings) -> 
     async with app.router.lifespan_context(app):
         assert app._services is not None
         ids = settle(app._services, 10_000)
-    assert not app.has_left
     assert await stored(settings, ids) == ids
     assert list((settings.data_dir / JOURNAL).iterdir()) == []
 
@@ -176,13 +176,13 @@ async def test_r_acc_20_a_stop_without_the_store_leaves_it_to_the_next_start(set
 
         hurried = asyncio.ensure_future(hurry())
     await hurried
-    assert app.has_left
+    assert left_behind(settings.data_dir / JOURNAL)
     other.close()
     assert await stored(settings, ids) == set()
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         pass
-    assert not app.has_left
+    assert not left_behind(settings.data_dir / JOURNAL)
     assert await stored(settings, ids) == ids
 
 

@@ -48,7 +48,16 @@ async def test_an_embedded_gateway_does_all_its_jobs_at_once(settings: Settings)
     async with open_services(InForce(settings), CLOCK) as services:
         await services.store.append(made)
         timetable = services.periodic.timetable
-        expected = ["roll_up", "retention", "key_expiry", "absence", "gone", "gone_long", "reconcile"]
+        expected = [
+            "roll_up",
+            "retention",
+            "key_expiry",
+            "absence",
+            "gone",
+            "gone_long",
+            "limits",
+            "reconcile",
+        ]
         assert list(timetable.jobs) == expected
         for name, progress in timetable.progress.items():
             await eventually(partial(getattr, progress, "succeeded_at"), f"{name} is done", 10)

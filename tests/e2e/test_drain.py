@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from collections import Counter
@@ -118,13 +119,48 @@ async def test_r_fault_45_46_of_two_hundred_streams_half_end_in_time_and_half_ar
         for body in await asyncio.gather(*(stream.body() for stream in lasts)):
             (error,) = data_of(split_events(body))
             assert error["error"]["code"] == "shutting_down"
-        assert await ending == 1, "whoever watches is told that calls were cut"
+        assert await ending == 0, "calls that are cut are settled: the stop has done what it promises"
         left = [path.name for path in (gateway.data / "journal").glob("*/*.journal")]
         assert left == [], "all was shipped"
         await gateway.start()
         records = await gateway.ledger(STREAMS)
         told = Counter((record["outcome"], record["tokens"]["completion"]) for record in records)
         assert (told["completed", 4], told["shutdown", 2]) == (STREAMS // 2, STREAMS // 2)
+
+
+async def test_r_fault_46_who_is_killed_before_its_drain_is_over_says_so(
+    upstream: ScriptedUpstream, redis_url: str, mongo_url: str
+) -> None:
+    """Its calls are not settled: whoever watches should know. The next start does it."""
+    environment = serving(upstream.url, MODEL, GUNICORN_CMD_ARGS="--graceful-timeout=1")
+    async with Gateway.fleet(
+        environment, redis_url=redis_url, mongo_url=mongo_url, workers=1, config="drain_pause: 0\ndrain: 30\n"
+    ) as gateway:
+        stream = await opened(gateway, (await gateway.create_key("alice")).secret)
+        assert await gateway.stop() == 1
+        stream.close()
+        await gateway.start()
+        assert [record["outcome"] for record in await gateway.ledger(1)] == ["recovered"]
+        assert await gateway.stop() == 0
+
+
+async def test_r_acc_20_records_that_wait_for_the_store_are_told_by_the_exit_code(
+    upstream: ScriptedUpstream,
+) -> None:
+    """Another process holds the database's lock; a second signal ends the wait for it."""
+    async with Gateway.embedded(serving(upstream.url, "ok-2")) as gateway:
+        key = (await gateway.create_key("alice")).secret
+        other = sqlite3.connect(gateway.data / "llmgateway.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        assert (await gateway.ask(post(CHAT, chat("ok-2"), key))).status == 200
+        ending = asyncio.ensure_future(gateway.stop())
+        await eventually(lambda: "draining" in gateway.output(), "it drains")
+        os.kill(gateway.pid, signal.SIGINT)
+        assert await ending == 1
+        other.close()
+        await gateway.start()
+        assert [record["outcome"] for record in await gateway.ledger(1)] == ["completed"]
+        assert await gateway.stop() == 0
 
 
 async def test_r_fault_47_sigterm_to_process_1_ends_the_tree(

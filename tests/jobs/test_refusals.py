@@ -4,10 +4,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from llmgateway.domain.refusals import Refusal
-from llmgateway.jobs.refusals import KEPT, LIFE, MOST_USERS, Refusals
+from llmgateway.jobs.background import Background
+from llmgateway.jobs.refusals import KEPT, LIFE, MOST_USERS, SHELF, Refusals
 from llmgateway.stores.sqlite import open_sqlite
 from llmgateway.stores.sqlite_shelf import SqliteShelf
 from tests.doubles import SetClock
+from tests.lab.waiting import eventually_answers
 
 
 def refusal(clock: SetClock, request_id: str, seconds: float = 0) -> Refusal:
@@ -37,6 +39,23 @@ async def test_they_are_told_together_and_forgotten(tmp_path: Path) -> None:
         clock.pass_seconds(LIFE + 1)
         await here.write()
         assert await here.of("aino", clock.now(), 5) == []
+
+
+async def test_what_cannot_be_written_or_read_keeps_nobody_elses_back(tmp_path: Path) -> None:
+    clock = SetClock()
+    async with open_sqlite(tmp_path / "gateway.db", 5) as store:
+        shelf = SqliteShelf(store.file, clock)
+        refusals = Refusals(shelf, name="here")
+        await shelf.put(SHELF, "aino\nthere", b"\xc1garbage", LIFE, owner="aino")
+        for user in ("\ud800", "aino"):
+            refusals.note(user, refusal(clock, "a"))
+        async with Background() as background:
+            background.keep(refusals.run)
+
+            async def is_written() -> bool:
+                return len(await refusals.of("aino", clock.now(), 5)) == 1
+
+            await eventually_answers(is_written, "the other's is written", 10)
 
 
 async def test_a_flood_of_users_is_bounded(tmp_path: Path) -> None:

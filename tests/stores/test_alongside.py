@@ -20,7 +20,7 @@ async def test_they_run_beside_the_body_and_end_with_it() -> None:
             await asyncio.sleep(0)
             steps.append("ended")
 
-    async with alongside(work(), work()):
+    async with alongside(work, work):
         await asyncio.sleep(0)
         assert steps == ["began", "began"]
     assert steps == ["began", "began", "ended", "ended"]
@@ -28,14 +28,19 @@ async def test_they_run_beside_the_body_and_end_with_it() -> None:
 
 async def test_what_the_body_raises_comes_out_as_it_is() -> None:
     with pytest.raises(KeyError):
-        async with alongside(asyncio.sleep(60)):
+        async with alongside(lambda: asyncio.sleep(60)):
             raise KeyError
 
 
-async def test_work_that_breaks_is_reported_at_once() -> None:
+async def test_work_that_breaks_is_told_of_once_and_begins_anew() -> None:
+    runs: list[int] = []
+
     async def broken() -> None:
+        runs.append(1)
         raise OSError("no")
 
     with lines_of("llmgateway.stores.alongside") as lines:
-        async with alongside(broken()):
-            await eventually(lambda: lines, "it was reported")
+        async with alongside(broken):
+            await eventually(lambda: len(runs) >= 3, "it began anew")
+    (line,) = lines
+    assert "broken" in line

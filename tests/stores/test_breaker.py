@@ -40,7 +40,7 @@ def server() -> Server:
 @pytest.fixture
 async def breaker(server: Server) -> AsyncIterator[Breaker]:
     breaker = Breaker("The lab", logging.getLogger(LOG), first=0.01, longest=0.02)
-    async with alongside(breaker.watch(server.probe)):
+    async with alongside(lambda: breaker.watch(server.probe)):
         yield breaker
 
 
@@ -55,7 +55,7 @@ async def test_absence_at_the_start_is_noticed_unasked(server: Server) -> None:
     breaker = Breaker("The lab", logging.getLogger(LOG), first=0.01, longest=0.02)
     assert not breaker.is_proved, "nobody has asked yet"
     with lines_of(LOG) as lines:
-        async with alongside(breaker.watch(server.probe)):
+        async with alongside(lambda: breaker.watch(server.probe)):
             await eventually(lambda: server.probes > 5, "the server was probed again and again")
             assert not breaker.is_closed
             server.is_there = True

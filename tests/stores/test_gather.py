@@ -38,7 +38,7 @@ async def carrier() -> Carrier:
 @pytest.fixture
 async def gatherer(carrier: Carrier) -> AsyncIterator[Doubling]:
     gatherer: Doubling = Gatherer(carrier.carry)
-    async with alongside(*(gatherer.lane() for _ in range(LANES))):
+    async with alongside(*[gatherer.lane] * LANES):
         await asyncio.sleep(0)
         yield gatherer
         gatherer.close()
@@ -91,7 +91,7 @@ async def test_a_broken_batch_fails_each_with_an_error_of_its_own(gatherer: Doub
 async def test_closing_fails_those_who_wait_and_come_later(carrier: Carrier) -> None:
     gatherer: Doubling = Gatherer(carrier.carry)
     carrier.may_answer.clear()
-    async with alongside(gatherer.lane()):
+    async with alongside(gatherer.lane):
         under_way = gatherer.ask(1)
         await eventually(lambda: carrier.batches, "the batch is under way")
         waiting = gatherer.ask(2)

@@ -260,7 +260,7 @@ async def test_a_busy_event_loop_does_not_starve_the_thread(store: SqliteStore) 
             await asyncio.sleep(0)
 
     chance, took = random.Random(1), list[float]()
-    async with alongside(spin()):
+    async with alongside(spin):
         for _ in range(10):
             made = [record(chance) for _ in range(200)]
             began = time.perf_counter()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from llmgateway.domain.call import Record
 from llmgateway.stores.journal import FileJournal
-from llmgateway.stores.survey import dead_letters, survey
+from llmgateway.stores.survey import dead_letters, left_behind, survey
 from tests.stores.samples import record
 
 CHANCE = random.Random(3)
@@ -34,6 +34,25 @@ def test_what_the_living_and_the_dead_hold(tmp_path: Path) -> None:
             open_.id,
             done.id,
         }
+
+
+def test_what_waits_for_the_next_start_is_seen(tmp_path: Path) -> None:
+    """Neither what a worker that lives has in hand nor what was settled and shipped."""
+    assert not left_behind(tmp_path / "journal")
+    (one,) = made(1)
+    with FileJournal(tmp_path, worker="first") as journal:
+        journal.reserve(one)
+        assert not left_behind(tmp_path)
+    assert left_behind(tmp_path)
+    with FileJournal(tmp_path, worker="second") as journal:
+        journal.reserve(one)
+        one.outcome = "completed"
+        journal.settle(one)
+        journal.shipped(journal.batch(1))
+        (tmp_path / "first").joinpath("none").write_bytes(b"")
+        for path in (tmp_path / "first").glob("*.journal"):
+            path.unlink()
+    assert not left_behind(tmp_path)
 
 
 def test_where_there_is_nothing(tmp_path: Path) -> None:

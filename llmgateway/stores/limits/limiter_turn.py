@@ -13,6 +13,7 @@ from llmgateway.stores.limits.windows import PARTS, Answer, Begin
 from llmgateway.stores.redis import Foreign, RedisState, Script
 
 EPOCH, WORKERS = "{lgw}:epoch", "{lgw}:workers"
+SHIPPED = "{lgw}:shipped"  # by worker: in Redis's time, until when all that ended there is in the ledger
 HELD, USE = "{lgw}:held:", "{lgw}:use:"
 IDLE = 24 * 3_600_000  # ms; a scope that nobody uses for so long is forgotten, the ledger knows its sums
 SILENCE = 15 * 60_000  # ms without a sign of life; recovery has had its turn long before
@@ -57,6 +58,7 @@ class Ask(Struct, kw_only=True):
     now: int | UnsetType = UNSET
     lives: bool = False
     beats: bool = False
+    behind: int = 0
     idle: int
     silence: int
     recent: int
@@ -67,7 +69,8 @@ class Ask(Struct, kw_only=True):
 
 
 class Turn(Struct, frozen=True):
-    """What a worker wants of one call of the script. `deadline` is given up for a set time."""
+    """What a worker wants of one call of the script. `deadline` is given up for a set time. `behind` is how
+    long the oldest record has waited that is not in the ledger, in ms."""
 
     changes: Sequence[Change]
     claims: Sequence[tuple[Claim, Sequence[Begin]]]
@@ -75,6 +78,7 @@ class Turn(Struct, frozen=True):
     number: int
     deadline: int | UnsetType
     beats: bool
+    behind: int = 0
 
 
 class Names:
@@ -112,6 +116,7 @@ class Turns:
         ]
         ask.names = list(names.found)
         ask.epoch, ask.number, ask.lives, ask.beats = turn.epoch, turn.number, True, turn.beats
+        ask.behind = turn.behind
         if ask.now is UNSET:
             ask.deadline = turn.deadline
         return await self._run(ask)
@@ -121,7 +126,7 @@ class Turns:
         `StoreUnavailable` when nobody can say what the rest has used."""
         held = await self._some_held(worker)
         if not held:
-            await self.redis.ask(("UNLINK", HELD + worker), ("ZREM", WORKERS, worker))
+            await self._forget(worker)
             return 0
         used = await spent(list(held))
         if not used:
@@ -133,7 +138,10 @@ class Turns:
         return len(used)
 
     async def leave(self) -> None:
-        await self.redis.ask(("ZREM", WORKERS, self.worker))
+        await self._forget(self.worker)
+
+    async def _forget(self, worker: str) -> None:
+        await self.redis.ask(("UNLINK", HELD + worker), ("HDEL", SHIPPED, worker), ("ZREM", WORKERS, worker))
 
     async def _some_held(self, worker: str) -> dict[str, list[Any]]:
         """By call; empty when nothing is left. A step of the scan may find nothing where others do: a large
@@ -157,7 +165,7 @@ class Turns:
         )  # fmt: skip
 
     async def _run(self, ask: Ask) -> Reply:
-        keys = [EPOCH, WORKERS, HELD + ask.worker, *(USE + name for name in ask.names)]
+        keys = [EPOCH, WORKERS, HELD + ask.worker, SHIPPED, *(USE + name for name in ask.names)]
 
         def own(reply: bytes) -> Reply:
             try:

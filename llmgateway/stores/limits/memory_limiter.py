@@ -1,8 +1,8 @@
 """The limiter of a gateway that is one process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from llmgateway.domain.admission import LoadUsed, Spent
+from llmgateway.domain.admission import Behind, LoadUsed, Look, ScopeKey, Spent
 from llmgateway.domain.limits import Claim, Scope, Standing
 from llmgateway.domain.periods import Period
 from llmgateway.domain.ports import Clock, SystemClock
@@ -11,6 +11,10 @@ from llmgateway.stores.limits.sums import LedgerSums
 from llmgateway.stores.limits.windows import Answer, Counts
 
 MINUTE = 60.0
+
+
+def nothing_waits() -> float:
+    return 0.0
 
 
 class MemoryLimiter:
@@ -24,6 +28,8 @@ class MemoryLimiter:
         self._money = money
         self._sums = LedgerSums(load, self._clock)
         self.counts = Counts(window, self._wall)
+        self.behind: Behind = nothing_waits
+        self.sums = MemorySums(self.counts, self.milliseconds, lambda: self.behind())
 
     def is_healthy(self) -> bool:
         return True
@@ -62,6 +68,25 @@ class MemoryLimiter:
 
     def _wall(self) -> int:
         return int(self._clock.now().timestamp() * 1000)
+
+
+class MemorySums:
+    """The sums of days and months in this process."""
+
+    def __init__(self, counts: Counts, milliseconds: Callable[[], int], behind: Behind) -> None:
+        self._counts = counts
+        self._milliseconds = milliseconds
+        self._behind = behind
+
+    async def look(self, period: Period) -> Look:
+        now = self._milliseconds()
+        return Look(
+            epoch=self.__class__.__name__, at=now, shipped_to=now - int(self._behind() * 1000), silent=0,
+            sums=self._counts.settled(period),
+        )  # fmt: skip
+
+    async def add(self, period: Period, more: Mapping[ScopeKey, tuple[int, int, int]]) -> None:
+        self._counts.add(period, more)
 
 
 def question(scopes: Sequence[Scope], period: Period) -> Claim:

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from msgspec import UNSET, Struct, UnsetType
 
-from llmgateway.domain.admission import LoadUsed, Spent
+from llmgateway.domain.admission import Behind, LoadUsed, Spent
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.limits import Claim, Scope, Standing
 from llmgateway.domain.periods import Period
@@ -22,7 +22,8 @@ from llmgateway.domain.ports import Clock, SystemClock
 from llmgateway.stores.alongside import alongside
 from llmgateway.stores.breaker import Health, reason_of
 from llmgateway.stores.limits.limiter_turn import Change, Reply, Turn, Turns
-from llmgateway.stores.limits.memory_limiter import MINUTE, question
+from llmgateway.stores.limits.memory_limiter import MINUTE, nothing_waits, question
+from llmgateway.stores.limits.redis_sums import RedisSums
 from llmgateway.stores.limits.share import Share
 from llmgateway.stores.limits.standings import Money, refusal, standings_of, tightest, units
 from llmgateway.stores.limits.sums import LedgerSums, all_away
@@ -34,9 +35,10 @@ log = logging.getLogger(__name__)
 CLAIMS, CHANGES = 64, 256  # of one turn: Redis does nothing else meanwhile
 BACKLOG = 100_000  # changes kept for a Redis that is away
 SEEN = 20_000  # scopes whose use is remembered for the time in which it is
-BEAT, TICK = 5.0, 0.5  # seconds
+BEAT, TICK = 1.0, 0.5  # seconds
 SLACK = 100  # ms that the two clocks may have drifted since the last turn
 GATHERING = 2  # turns of the event loop between two of these, in which more calls come to ask: fewer are sent
+BREAKS = 3
 ASKS = 4  # of one claim: the ledger's sums may be lost again before they arrive
 ALONE = " While a part of the gateway is away, limits are shared out among its workers."
 
@@ -70,6 +72,8 @@ class RedisLimiter:
 
     def __init__(self, turns: Turns, load: LoadUsed, clock: Clock, money: Money) -> None:
         self.turns = turns
+        self.sums = RedisSums(turns.redis)
+        self.behind: Behind = nothing_waits
         self._redis = turns.redis
         self._load = load
         self._clock = clock
@@ -80,6 +84,7 @@ class RedisLimiter:
         self._changes: deque[Change] = deque()
         self._sending: list[Change] = []  # what a turn that may have failed was to change
         self._number = 0
+        self._broken = 0  # turns in a row with these changes that failed in a way nobody has thought of
         self._open: dict[str, _Open] = {}
         self._seen: dict[tuple[str, str], tuple[int, Period, Reading]] = {}
         self._share: Share | None = None
@@ -141,6 +146,7 @@ class RedisLimiter:
 
     async def lane(self) -> NoReturn:
         """Carries turn after turn, for ever. Without it nobody waits for Redis."""
+        self._is_running = True
         try:
             while True:
                 while not (self._asked or self._beats or (self._has_changes() and not self._is_stuck)):
@@ -168,7 +174,7 @@ class RedisLimiter:
         with suppress(StoreUnavailable):
             while self._has_changes():
                 await self._carry([])
-            if not self._open:
+            if not self._open and not self.behind():
                 await self.turns.leave()
 
     def _stop(self) -> None:
@@ -256,6 +262,7 @@ class RedisLimiter:
             self._failed(asked, error)
         except BaseException:
             self._failed(asked, None)
+            self._give_up()
             raise
 
     def _taken(self, most: int | None = None) -> list[_Asked]:
@@ -273,7 +280,7 @@ class RedisLimiter:
             if reply.epoch != self._epoch:
                 self._begin_anew(reply.epoch)
                 continue
-            self._sending = []
+            self._sending, self._broken = [], 0
             if not reply.is_late:
                 self._succeeded(asked, reply)
                 return
@@ -290,7 +297,7 @@ class RedisLimiter:
         reply = await self.turns.send(Turn(
             self._sending, [(one.claim, one.begins) for one in asked], self._epoch, self._number,
             UNSET if self._ahead is None else self._milliseconds() + self._ahead + self._patience,
-            self._beats,
+            self._beats, int(self.behind() * 1000) if self._beats else 0,
         ))  # fmt: skip
         self._ahead = reply.now - self._milliseconds()
         if self._epoch is UNSET:
@@ -328,6 +335,14 @@ class RedisLimiter:
             else:
                 one.answer.set_result(None)
 
+    def _give_up(self) -> None:
+        """Changes that no turn can be made of must not keep all later ones back."""
+        self._broken += bool(self._sending)
+        if self._broken >= BREAKS:
+            fields = {"ids": [change.claim.id for change in self._sending]}
+            log.error("changes that cannot be told to Redis are dropped", extra={"fields": fields})
+            self._sending, self._broken = [], 0
+
     def _begin_anew(self, epoch: str) -> None:
         """Redis has lost everything, or at least the epoch. What has ended is in the ledger, what is open is
         said again."""
@@ -350,7 +365,7 @@ async def open_redis_limiter(
     """`window` is what a minute is."""
     limiter = RedisLimiter(Turns(redis, worker, window), load, clock or SystemClock(), money)
     try:
-        async with alongside(limiter.lane(), limiter.beat()):
+        async with alongside(limiter.lane, limiter.beat):
             yield limiter
     finally:
         await limiter.close()

@@ -337,7 +337,7 @@ async def open_places(
     told. At the end its places go to others at once."""
     places = RedisPlaces(state, worker, workers, times)
     try:
-        async with alongside(places.run(), places.listen()):
+        async with alongside(places.run, places.listen):
             yield places
     finally:
         with suppress(StoreUnavailable):

@@ -6,11 +6,12 @@ in no minute more than the limit passes, and what is counted too long is less th
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
 
+from llmgateway.domain.admission import Counted, ScopeKey
 from llmgateway.domain.limits import Claim, Limits, Scope
 from llmgateway.domain.periods import Period
 
@@ -179,7 +180,7 @@ class Counts:
         self._width = max(1, self._window // PARTS)
         self._wall = wall
         self._idle_at = self._sweep_at = idle_at
-        self._uses: dict[tuple[str, str], Use] = {}
+        self._uses: dict[ScopeKey, Use] = {}
         self._held: dict[str, tuple[Claim, list[Held]]] = {}
 
     def claim(self, claim: Claim, now: int, begins: Sequence[Begin] = ()) -> Answer:
@@ -222,6 +223,36 @@ class Counts:
             if month is not None:
                 month.tokens += more
                 month.cost += more_cost
+
+    def settled(self, period: Period) -> dict[ScopeKey, Counted]:
+        """What is counted of the day and the month without what is reserved; of whole sums only."""
+        reserved: dict[int, list[int]] = {}
+        for claim, shares in self._held.values():
+            for _, _, day, month in shares:
+                for sums in (day, month):
+                    of = reserved.setdefault(id(sums), [0, 0])
+                    of[0] += claim.tokens
+                    of[1] += claim.cost
+        found: dict[ScopeKey, Counted] = {}
+        for key, use in self._uses.items():
+            day, month = _whole(use.days, period.day), _whole(use.months, period.month)
+            tokens, (of_month, cost) = reserved.get(id(day), (0, 0))[0], reserved.get(id(month), (0, 0))
+            found[key] = Counted(
+                None if day is None else day.tokens - tokens,
+                None if month is None else month.tokens - of_month,
+                None if month is None else month.cost - cost,
+            )
+        return found
+
+    def add(self, period: Period, more: Mapping[ScopeKey, tuple[int, int, int]]) -> None:
+        for key, (tokens, of_month, cost) in more.items():
+            if (use := self._uses.get(key)) is None:
+                continue
+            if (day := _whole(use.days, period.day)) is not None:
+                day.tokens += tokens
+            if (month := _whole(use.months, period.month)) is not None:
+                month.tokens += of_month
+                month.cost += cost
 
     def adopt(self, claim: Claim) -> None:
         """A call that was let in elsewhere: it has its places here, too."""
@@ -302,6 +333,11 @@ class Counts:
                 if use.places or (use.parts and use.parts[-1].at > over)}  # fmt: skip
         self._uses = kept
         self._sweep_at = max(self._idle_at, 2 * len(kept))
+
+
+def _whole(sums: Mapping[str, Sums], label: str) -> Sums | None:
+    found = sums.get(label)
+    return found if found is not None and not found.since else None
 
 
 def _unknown(claim: Claim, uses: Sequence[Use], begins: Sequence[Begin]) -> list[Unknown]:

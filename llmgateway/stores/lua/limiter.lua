@@ -1,7 +1,7 @@
 -- Limits of many scopes, counted for all workers in one step: the algorithm of `stores/limits/windows.py`.
 --
--- KEYS: the epoch, the workers by when they were last heard of, the held calls of `ask.worker`, then the
--- scopes in the order of `ask.names`. ARGV[1] is `ask`, see `stores/limits/limiter_turn.py`. Times are milliseconds.
+-- KEYS: the epoch, the workers by when they were last heard of, the held calls of `ask.worker`, how far each
+-- worker's journal is in the ledger, then the scopes in the order of `ask.names`. ARGV[1] is `ask`, see `stores/limits/limiter_turn.py`. Times are milliseconds.
 
 local ask = cmsgpack.unpack(ARGV[1])
 local now = ask.now
@@ -23,6 +23,7 @@ end
 
 local window, width = ask.window, ask.width
 local counted_until = window - now
+local FIRST = 4 -- keys before those of the scopes
 local DAY, MONTH = 1, 2 -- which sums a held call is in
 
 if ask.lives then
@@ -31,11 +32,13 @@ end
 if ask.beats then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ask.forgotten)
   redis.call('PEXPIRE', KEYS[3], ask.forgotten)
+  redis.call('HSET', KEYS[4], ask.worker, now - ask.behind)
+  redis.call('PEXPIRE', KEYS[4], ask.forgotten)
 end
 
 local index_of, stored, uses = {}, {}, {}
 if #ask.names > 0 then
-  stored = redis.call('MGET', unpack(KEYS, 4))
+  stored = redis.call('MGET', unpack(KEYS, FIRST + 1))
 end
 for i, name in ipairs(ask.names) do
   index_of[name] = i
@@ -294,7 +297,10 @@ function changes.settle(change)
     return
   end
   redis.call('HDEL', KEYS[3], id)
-  local held = cmsgpack.unpack(packed)
+  local is_read, held = pcall(cmsgpack.unpack, packed)
+  if not is_read or type(held) ~= 'table' then
+    return
+  end
   local more, more_cost = tokens - held[1], cost - held[2]
   for j = 1, #held[6], 2 do
     local i, flags = index_of[held[6][j]], held[6][j + 1]
@@ -360,7 +366,7 @@ end
 
 for i, use in pairs(uses) do
   if use.is_changed then
-    redis.call('SET', KEYS[3 + i], cmsgpack.pack({use.parts, use.days, use.months, use.workers}), 'PX', ask.idle)
+    redis.call('SET', KEYS[FIRST + i], cmsgpack.pack({use.parts, use.days, use.months, use.workers}), 'PX', ask.idle)
   end
 end
 local live = redis.call('ZCOUNT', KEYS[2], now - ask.recent, '+inf')

@@ -444,6 +444,34 @@ async def test_what_cannot_be_read_is_begun_anew(redis_url: str, ledger: SetLedg
         assert not await admits(limiter, claim("2", limited(requests_per_minute=1)))
 
 
+async def test_a_claim_of_which_no_word_can_be_sent_does_not_end_counting_on_redis(
+    redis_url: str, ledger: SetLedger, raw: "Redis"
+) -> None:
+    """Whoever asked with it is counted alone, and what cannot be told of it is given up."""
+    broken, alice = limited("user", "\ud800", requests_per_minute=5), limited(requests_per_minute=2)
+    async with opened(redis_url, ["w1"], ledger) as (limiter,):
+        with lines_of(LOG) as lines, lines_of("llmgateway.stores.alongside") as broken_off:
+            assert await admits(limiter, claim("1", broken))
+            await eventually(lambda: not limiter.backlog, "what cannot be told is given up", 10)
+            await eventually(limiter.is_healthy, "it counts on Redis again")
+        assert [await admits(limiter, claim(f"a{n}", alice)) for n in range(3)] == [True, True, False]
+        assert (await raw.exists(f"{USE}user:alice"), limiter.live_workers) == (1, 1)
+    assert len(broken_off) == len([line for line in lines if "dropped" in line]) == 1, "each is told once"
+
+
+async def test_what_was_held_and_cannot_be_read_does_not_end_counting_on_redis(
+    redis_url: str, ledger: SetLedger, raw: "Redis"
+) -> None:
+    alice = limited(tokens_per_day=100)
+    async with opened(redis_url, ["w1"], ledger) as (limiter,):
+        await limiter.reserve(claim("1", alice, tokens=10))
+        await raw.hset(HELD + "w1", "1", b"\xc1garbage")
+        limiter.settle("1", 5, 0)
+        await told(limiter)
+        assert await used(limiter, alice) == {("alice", "tokens_per_day"): 10}
+        assert limiter.is_healthy()
+
+
 async def test_a_worker_that_leaves_is_not_counted(redis_url: str, ledger: SetLedger, raw: "Redis") -> None:
     alice = limited(concurrent_requests=1)
     async with opened(redis_url, ["w1"], ledger) as (limiter,):

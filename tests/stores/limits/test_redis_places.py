@@ -152,7 +152,7 @@ async def test_a_lost_message_costs_a_tick(redis_url: str) -> None:
                 while not until():
                     await crowd.settle(deaf)
 
-        async with alongside(deaf.run()), Crowd([deaf]) as crowd:
+        async with alongside(deaf.run), Crowd([deaf]) as crowd:
             for id in ("b", "c"):
                 await crowd.come(turn(id, waiting=2))
             waits = asyncio.ensure_future(one.take(turn("e", "bob", waiting=2)))
