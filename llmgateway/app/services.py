@@ -55,6 +55,7 @@ from llmgateway.providers.echo import Echo
 from llmgateway.providers.openai import OpenAI
 from llmgateway.settings import Settings
 from llmgateway.stores.journal import Batch, FileJournal
+from llmgateway.stores.redis import RedisState
 from llmgateway.upstream.client import UpstreamClient
 from llmgateway.upstream.local import LocalReply, WithLocal
 from llmgateway.upstream.peers import Peers
@@ -76,6 +77,7 @@ class Services(Struct, frozen=True, kw_only=True):
     outbox: Outbox
     store: Store
     state: State
+    redis: RedisState | None
     shelf: Shelf
     journal: FileJournal
     shipper: Shipper[Batch]
@@ -148,8 +150,8 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         parts = Parts(memory, control, background, clock, settings.data_dir / JOURNAL, recovery.look, erasure,
                       comparison_on(footing, gateway.admit, journal))  # fmt: skip
         services = Services(
-            clock=clock, in_force=in_force, outbox=outbox, store=store, state=state, shelf=memory.shelf,
-            journal=journal, shipper=Shipper(journal, store.append), recovery=recovery,
+            clock=clock, in_force=in_force, outbox=outbox, store=store, state=state, redis=memory.redis,
+            shelf=memory.shelf, journal=journal, shipper=Shipper(journal, store.append), recovery=recovery,
             propagation=Propagation(state, clock, name=worker),
             catalogue=catalogue_of(in_force, store, gateway, capabilities), capabilities=capabilities,
             gateway=gateway, upstream=upstream, count=count, control=control, erasure=erasure,
@@ -322,6 +324,7 @@ def samples_of(services: Services) -> Sequence[Sample]:
         ("store_up", (services.state.name,), services.state.is_healthy()),
         ("config_version", (), services.in_force.version),
         ("key_propagation_seconds", (), services.propagation.seconds or 0.0),
+        ("strange_records", (), strangers_in(services)),
         ("build_info", (__version__,), 1),
     ]
     values += _of_admission(gateway.admit)
@@ -342,6 +345,12 @@ def _of_admission(admit: Admit) -> Iterator[tuple[str, tuple[str, ...], float]]:
     yield "inflight_requests", (), admit.in_flight
     yield from (("ratelimit_refusals", (limit,), count) for limit, count in admit.refusals.items())
     yield from (("waiting_requests", (model,), count) for model, count in admit.waiting.items())
+
+
+def strangers_in(services: Services) -> int:
+    """How often what the fleet shares was not what was asked for."""
+    redis = services.redis
+    return services.gateway.authenticate.strangers + (redis.strangers if redis is not None else 0)
 
 
 def troubles(services: Services) -> list[str]:

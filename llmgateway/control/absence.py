@@ -86,7 +86,7 @@ def due_at(user: User, rules: KeyRules) -> datetime | None:
 
 def _step(user: Document, rules: KeyRules, now: datetime) -> Step | None:
     signed_in, lapsed = user.get("signed_in_at"), user.get("lapsed")
-    if user.get("provider") is None or signed_in is None or lapsed == "denied":
+    if user.get("provider") is None or signed_in is None or lapsed not in (None, "absent"):
         return None
     within = rules.sign_in_within
     due = None if within is None else signed_in + timedelta(days=within)

@@ -5,7 +5,7 @@ are; who is given no role is shut out whatever was set, and so are all keys, unt
 """
 
 import logging
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import Struct
@@ -23,12 +23,13 @@ from llmgateway.domain.catalog import Catalog
 from llmgateway.domain.errors import Conflict, GatewayError, NotAllowed
 from llmgateway.domain.identity import Identity
 from llmgateway.domain.people import GONE, User
-from llmgateway.domain.policy import EVERY_MODEL, Decision, Grant
+from llmgateway.domain.policy import EVERY_MODEL, Decision, Grant, Lapse
 from llmgateway.domain.ports import Document
 
 log = logging.getLogger(__name__)
 
 CACHED = (*GRANTED, "lapsed", "state")  # what calls are judged by
+LAPSES = frozenset(get_args(Lapse))
 NAME_LENGTH, EMAIL_LENGTH = 100, 254
 
 
@@ -63,7 +64,7 @@ class Enrolment:
                 raise _denied()
             await entry.accept(_told(arrival, before))
             user = await self._let_in(entry, arrival)
-            if user.state != "active":
+            if not user.is_active:
                 raise NotAllowed("This account is suspended; please ask the operators.", code="suspended")
         return user
 
@@ -128,7 +129,8 @@ class Enrolment:
         said = {"name": _line(identity.name, NAME_LENGTH), "email": _line(identity.email, EMAIL_LENGTH)}
         return {
             **self._granted(arrival, before), **{name: one for name, one in said.items() if one is not None},
-            "provider": identity.provider, "signed_in_at": now_of(self._clock), "lapsed": None,
+            "provider": identity.provider, "signed_in_at": now_of(self._clock),
+            "lapsed": _still_lapsed(before),
         }  # fmt: skip
 
     def _granted(self, arrival: Arrival, before: Document) -> dict[str, Any]:
@@ -144,6 +146,12 @@ def _refuse_another(before: Document, arrival: Arrival) -> None:
     if before.get("provider") not in (None, arrival.identity.provider):
         message = "This name is somebody's who signs in with another identity provider."
         raise Conflict(message, param="subject", code="name_taken")
+
+
+def _still_lapsed(before: Document) -> str | None:
+    """A sign-in that is admitted lets in again, but for what a later version says against it."""
+    lapsed: str | None = before.get("lapsed")
+    return None if lapsed in LAPSES else lapsed
 
 
 def _by_hand(before: Document) -> list[str]:

@@ -1,6 +1,6 @@
 """Why a key may do what it may: its state and its owner's, where each right comes from, all its limits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,10 @@ from llmgateway.domain.policy import Grant, Policy
 from llmgateway.domain.ports import Clock
 
 HAND, NOBODY, GONE = "an operator", "the default", "which the configuration has no more"
+LAPSED: Mapping[str, str] = {
+    "denied": "its owner was refused at the last sign-in: no rule gives a role",
+    "absent": "its owner has not signed in for too long",
+}
 
 
 class Source(Struct, frozen=True):
@@ -78,11 +82,10 @@ def _troubles(key: Key, user: User | None, now: datetime) -> Iterator[str]:
     if user is None:
         return
     if user.state != "active":
-        yield "an operator suspended its owner"
-    if user.lapsed == "denied":
-        yield "its owner was refused at the last sign-in: no rule gives a role"
-    if user.lapsed == "absent":
-        yield "its owner has not signed in for too long"
+        is_ours = user.state == "suspended"
+        yield "an operator suspended its owner" if is_ours else f"its owner is {user.state}"
+    if user.lapsed is not None:
+        yield LAPSED.get(user.lapsed, f"its owner is shut out: {user.lapsed}")
     if user.models == ():
         yield "its owner may call no model"
 

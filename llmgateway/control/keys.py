@@ -1,8 +1,9 @@
 """API keys: made, shown once, changed, suspended, revoked, rotated. Only digests are kept."""
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -17,9 +18,14 @@ from llmgateway.control.people import People
 from llmgateway.control.plain import plain
 from llmgateway.domain.errors import Conflict, InvalidRequest, StoreUnavailable, shown
 from llmgateway.domain.keys import PREFIX, Key, Purpose, State as KeyState, digest_of, mint, mint_for
+from llmgateway.domain.later import Reader
 from llmgateway.domain.limits import Limits
 from llmgateway.domain.ports import Change, Document, RecordQuery
 from llmgateway.domain.secret import Secret
+
+log = logging.getLogger(__name__)
+
+STATES = frozenset(get_args(KeyState))
 
 OVERLAP = timedelta(hours=24)
 LONGEST_OVERLAP = timedelta(days=30)
@@ -61,7 +67,7 @@ class KeyView(Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
-    state: KeyState
+    state: str
     purpose: Purpose
     previous_until: datetime | None
 
@@ -92,6 +98,7 @@ class Keys:
         self._people = people
         self._models = models
         self._pepper = pepper
+        self._reader = Reader(log)
 
     async def create(self, actor: Actor, new: NewKey, *, purpose: Purpose = "programs") -> Issued:
         """A user who is not known yet is made. A key is of its user's project unless it names another."""
@@ -111,7 +118,7 @@ class Keys:
 
     async def get(self, key_id: str, *, owner: str | None = None) -> Key:
         """With an `owner`, a key of somebody else is not there."""
-        key = _key(await need(self._store, "keys", key_id))
+        key = self._key(await need(self._store, "keys", key_id))
         if owner is not None and key.user != owner:
             raise no_such("keys", key_id)
         return key
@@ -121,7 +128,7 @@ class Keys:
     ) -> tuple[Sequence[Key], str | None]:
         """By id. `where` may hold `user`, `state`, `project` and `name`."""
         page = await self._store.find("keys", where, limit=limit, after=after)
-        return [_key(document) for document in page.data], page.next
+        return [self._key(document) for document in page.data], page.next
 
     async def change(self, actor: Actor, key_id: str, changes: KeyChanges) -> Key:
         action = "keys.revoke" if changes.state == "revoked" else "keys.change"
@@ -135,6 +142,9 @@ class Keys:
                 is_news = any(document.get(name) != value for name, value in fields.items())
                 if document["state"] == "revoked" and is_news:
                     raise Conflict("This key is revoked, and that is final; create a new one.")
+                if document["state"] not in STATES and fields.get("state", "revoked") != "revoked":
+                    raise Conflict("A later version of the gateway set the state of this key; revoke it, or "
+                                   "use that version.")  # fmt: skip
                 return fields
 
             return await self._revise(entry, change, fields)
@@ -179,6 +189,9 @@ class Keys:
                 break
         return key.last_used_at
 
+    def _key(self, document: Document) -> Key:
+        return self._reader.read(document, Key)
+
     async def _within(self, project: str | None, expires_at: datetime | None) -> datetime | None:
         """No key outlives its project."""
         found = None if project is None else await self._store.get("projects", project)
@@ -193,7 +206,7 @@ class Keys:
         document, has_changed = await revise(self._store, "keys", entry, change, details)
         if has_changed:
             await announce(self._state, [Change("keys", entry.target)])
-        return _key(document)
+        return self._key(document)
 
     async def _checked(self, key_id: str, token: str, new: NewKey) -> Key:
         now = now_of(self._clock)
@@ -217,7 +230,3 @@ class Keys:
         if "limits" in fields:
             fields["limits"] = msgspec.to_builtins(limits_in(fields["limits"]))
         return fields
-
-
-def _key(document: Document) -> Key:
-    return msgspec.convert(document, Key)

@@ -4,9 +4,10 @@ Of who signs in with an identity provider, a field of `GRANTED` that is changed 
 then on, and the policy leaves it alone, until it is set to null: then it is what the policy gave last.
 """
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -20,10 +21,15 @@ from llmgateway.control.models import Models
 from llmgateway.control.moments import now_of
 from llmgateway.control.plain import plain
 from llmgateway.domain.errors import Conflict, InvalidRequest, shown
+from llmgateway.domain.later import Reader
 from llmgateway.domain.limits import Limits
 from llmgateway.domain.people import GONE, Role, User, UserState
-from llmgateway.domain.policy import EVERY_MODEL, Lapse
+from llmgateway.domain.policy import EVERY_MODEL
 from llmgateway.domain.ports import Document
+
+log = logging.getLogger(__name__)
+
+ROLES, STATES = frozenset(get_args(Role)), frozenset(get_args(UserState))
 
 
 class NewUser(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,14 +65,14 @@ class UserView(Struct, frozen=True, kw_only=True):
     created_at: datetime
     name: str | None
     email: str | None
-    roles: tuple[Role, ...]
+    roles: tuple[str, ...]
     project: str | None
     limits: Limits
     models: tuple[str, ...] | None
-    state: UserState
+    state: str
     provider: str | None
     signed_in_at: datetime | None
-    lapsed: Lapse | None
+    lapsed: str | None
     by_hand: tuple[str, ...]
 
 
@@ -86,6 +92,7 @@ class People:
         self._audit = ground.audit
         self._clock = ground.clock
         self._models = Models(ground)
+        self._reader = Reader(log)
 
     async def create(self, actor: Actor, new: NewUser) -> User:
         user = self._checked(new)
@@ -104,21 +111,21 @@ class People:
         """The user of this id; made now where there is none."""
         document = await self._store.get("users", user_id)
         if document is not None:
-            return _user(document)
+            return self._user(document)
         try:
             return await self.create(actor, NewUser(id=user_id))
         except Conflict:  # in the same moment as somebody else
             return await self.get(user_id)
 
     async def get(self, user_id: str) -> User:
-        return _user(await need(self._store, "users", user_id))
+        return self._user(await need(self._store, "users", user_id))
 
     async def page(
         self, where: dict[str, str | None], *, limit: int, after: str | None = None
     ) -> tuple[Sequence[User], str | None]:
         """By id. `where` may hold `state`, `project`, `email`, `provider` and `lapsed`."""
         page = await self._store.find("users", where, limit=limit, after=after)
-        return [_user(document) for document in page.data], page.next
+        return [self._user(document) for document in page.data], page.next
 
     async def change(self, actor: Actor, user_id: str, changes: UserChanges) -> User:
         async with self._audit.change(actor, "users.change", user_id) as entry:
@@ -130,7 +137,10 @@ class People:
             )
             if has_changed:
                 await announce_user(self._store, self._state, user_id)
-        return _user(document)
+        return self._user(document)
+
+    def _user(self, document: Document) -> User:
+        return self._reader.read(document, User)
 
     def _checked(self, new: NewUser) -> User:
         return User(
@@ -160,12 +170,16 @@ def _taken_over(before: Document, fields: Document) -> Document:
     """What null means depends on who the user is. A form that says again what is so takes nothing over."""
     if before.get("state") == "gone":
         raise Conflict("This account was ended, and that is final.")
+    if "state" in fields and before.get("state") not in STATES:
+        raise Conflict("A later version of the gateway set the state of this user; only that can change it.")
     own = {name: value for name, value in fields.items() if name not in GRANTED or value is not None}
     given_back = [name for name in GRANTED if name in fields and fields[name] is None]
     if "provider" in own:
         own["lapsed"] = None  # the policy concerns this one no more, until the next sign-in
     if own.get("models") == [EVERY_MODEL]:
         own["models"] = None
+    if "roles" in own:
+        own["roles"] += [role for role in before.get("roles", ()) if role not in ROLES]
     if before.get("provider") is None:
         return own | {name: UNGRANTED[name] for name in given_back}
     granted = granted_fields(msgspec.convert(before, User).grants)
@@ -190,7 +204,3 @@ def _unlike_gone(user_id: str) -> str:
 
 def _taken(user_id: str) -> Conflict:
     return Conflict(f"There is a user '{shown(user_id)}' already.", param="id")
-
-
-def _user(document: Document) -> User:
-    return msgspec.convert(document, User)

@@ -10,7 +10,7 @@ import hmac
 import secrets
 import zlib
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
@@ -23,13 +23,15 @@ LENGTH = len(PREFIX) + ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH + 3
 
 State = Literal["active", "suspended", "revoked"]
 Purpose = Literal["programs", "playground"]
+PURPOSES = frozenset(get_args(Purpose))
 
 
 class Key(Struct, frozen=True, kw_only=True):
     """What is stored of a key: never the key. `digest` is its HMAC in hex, `hint` its last four characters.
 
     `models` is None where every model is allowed. After a rotation `previous` is the digest of the key
-    before, valid until `previous_until`. `purpose`: the portal's playground uses keys, too.
+    before, valid until `previous_until`. `purpose`: the portal's playground uses keys, too. `state` and
+    `purpose` may be words of a later version: such a key is not valid.
     """
 
     id: str
@@ -43,8 +45,8 @@ class Key(Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
-    state: State = "active"
-    purpose: Purpose = "programs"
+    state: str = "active"
+    purpose: str = "programs"
     previous: str | None = None
     previous_until: datetime | None = None
     revision: int = 0
@@ -117,12 +119,19 @@ def is_valid(key: Key, digest: str, now: datetime) -> bool:
         and now < key.previous_until
     ):
         proved = hmac.compare_digest(key.previous, digest)
-    return proved and key.state == "active" and (key.expires_at is None or now < key.expires_at)
+    is_in_force = key.state == "active" and key.purpose in PURPOSES
+    return proved and is_in_force and (key.expires_at is None or now < key.expires_at)
+
+
+def belongs(key: Key, digest: str) -> bool:
+    """Whether this is what is stored of the key with this digest, or of the one after it."""
+    is_it, is_previous = (hmac.compare_digest(one or "", digest) for one in (key.digest, key.previous))
+    return is_it or is_previous
 
 
 class Owner(Struct, frozen=True):
-    """What a call needs of the key's user; caches hold it with the key. Whom the policy shut out is suspended
-    here, too."""
+    """What a call needs of the key's user; caches hold it with the key. Whoever is not let in, for whatever
+    reason, is suspended here."""
 
     state: str = "active"
     limits: Limits = Limits()
@@ -133,7 +142,7 @@ class Owner(Struct, frozen=True):
 def with_owner(key: dict[str, Any], user: dict[str, Any] | None) -> dict[str, Any]:
     """A key's document as caches hold it. A user who is not known yet is one without limits of their own."""
     owner = {} if user is None else {name: user[name] for name in Owner.__struct_fields__ if name in user}
-    if user is not None and (user.get("lapsed") is not None or user.get("state") == "gone"):
+    if user is not None and (user.get("lapsed") is not None or user.get("state", "active") != "active"):
         owner["state"] = "suspended"
     return {**key, "owner": owner}
 

@@ -6,7 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from llmgateway.domain.limits import Limits
-from llmgateway.domain.policy import Grant, Lapse
+from llmgateway.domain.policy import Grant
 
 Role = Literal["user", "operator", "admin"]
 UserState = Literal["active", "suspended", "gone"]
@@ -20,20 +20,21 @@ class User(Struct, frozen=True, kw_only=True):
     Of who signs in with an identity provider, `provider` is which, `grants` what the policy gave last, and
     `by_hand` the fields that an operator set: those the policy leaves alone. Who is let in is neither
     suspended by an operator (`state`) nor shut out by the policy (`lapsed`). Who is `gone` is so for good.
+    Words of a later version may stand in `roles`, which give nothing, and in `state`, which let nobody in.
     """
 
     id: str
     created_at: datetime
     name: str | None = None
     email: str | None = None
-    roles: tuple[Role, ...] = ("user",)
+    roles: tuple[str, ...] = ("user",)
     project: str | None = None
     limits: Limits = Limits()
     models: tuple[str, ...] | None = None
-    state: UserState = "active"
+    state: str = "active"
     provider: str | None = None
     signed_in_at: datetime | None = None
-    lapsed: Lapse | None = None
+    lapsed: str | None = None
     grants: tuple[Grant, ...] = ()
     by_hand: tuple[str, ...] = ()
     revision: int = 0

@@ -53,9 +53,10 @@ class Policy(Struct, frozen=True, kw_only=True):
 
 
 class Grant(Struct, frozen=True):
-    """One thing that somebody was given, and by which rule. `value` names it; `most` is that of a limit."""
+    """One thing that somebody was given, and by which rule. `value` names it; `most` is that of a limit. What
+    a later version gave may be another `What`, or a limit of another name: neither counts here."""
 
-    what: What
+    what: str
     value: str
     rule: str
     most: int | None = None
@@ -88,7 +89,8 @@ def models_of(grants: Sequence[Grant]) -> tuple[str, ...] | None:
 
 
 def limits_of(grants: Sequence[Grant]) -> Limits:
-    return Limits(**{grant.value: grant.most for grant in grants if grant.what == "limit"})
+    limits = {grant.value: grant.most for grant in grants if grant.what == "limit"}
+    return Limits(**{name: limits[name] for name in Limits.__struct_fields__ if name in limits})
 
 
 def _values(grants: Sequence[Grant], what: What) -> tuple[str, ...]:

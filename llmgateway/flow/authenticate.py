@@ -2,8 +2,12 @@
 
 Look-ups go to the process's memory, then the shared cache, then the store. Memory is trusted for 30 s, and
 for five minutes while neither of the others answers; a change announced by any process is obeyed at once.
+
+The cache can only say yes, to the very key that is asked for. What else it says, the store is asked about:
+so a cache that was mixed up or written to shuts nobody out, and all keys that are refused cost the same work.
 """
 
+import logging
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
@@ -11,14 +15,28 @@ from hashlib import sha256
 import msgspec
 from msgspec import Struct
 
-from llmgateway.domain.errors import NotAuthenticated, StoreUnavailable
-from llmgateway.domain.keys import Key, Owner, Principal, digest_of, id_of, is_valid, principal_of, with_owner
+from llmgateway.domain.errors import NotAuthenticated, StoreUnavailable, Unavailable
+from llmgateway.domain.keys import (
+    Key,
+    Owner,
+    Principal,
+    belongs,
+    digest_of,
+    id_of,
+    is_valid,
+    principal_of,
+    with_owner,
+)
+from llmgateway.domain.later import Reader
 from llmgateway.domain.ports import Change, Clock, Document, Documents, State
+
+log = logging.getLogger(__name__)
 
 FRESH_SECONDS, STALE_SECONDS = 30.0, 300.0
 UNKNOWN_SECONDS = 5.0
 MOST_KNOWN, MOST_UNKNOWN = 50_000, 10_000
 SHARED_SECONDS = 60.0
+NOBODY = ""  # is asked for where there is no key: a made-up id costs what a known one does
 
 
 class Known(Struct, frozen=True):
@@ -29,8 +47,19 @@ class Known(Struct, frozen=True):
     stale_until: float
 
 
+class Found(Struct, frozen=True):
+    """What is stored of a key, and of whose it is."""
+
+    key: Key
+    owner: Owner
+
+    def admits(self, digest: str, date: datetime) -> bool:
+        return is_valid(self.key, digest, date) and self.owner.state == "active"
+
+
 class Authenticate:
-    """Knows tokens by full hashes only: SHA-256 in memory, the peppered HMAC in the stores."""
+    """Knows tokens by full hashes only: SHA-256 in memory, the peppered HMAC in the stores. `strangers`: how
+    often the cache gave a record of another key."""
 
     def __init__(self, store: Documents, state: State, *, pepper: bytes, clock: Clock) -> None:
         self._store = store
@@ -42,6 +71,8 @@ class Authenticate:
         self._of_key: dict[str, set[bytes]] = {}  # the known tokens of a key: two after a rotation
         self._unknown: dict[bytes, float] = {}
         self._changes = 0
+        self._read = Reader(log).read
+        self.strangers = 0
 
     async def __call__(self, token: bytes) -> Principal:
         fingerprint = sha256(token).digest()  # memory's own name for it: a third of the HMAC's time
@@ -51,15 +82,15 @@ class Authenticate:
         key_id = id_of(token)
         if key_id is None or self._unknown.get(fingerprint, 0.0) > self._now():
             raise NotAuthenticated
-        changes = self._changes
+        changes, digest = self._changes, digest_of(token, self._pepper).hex()
         try:
-            document = await self._look_up(key_id)
-        except StoreUnavailable:
+            found = await self._look_up(key_id, digest)
+        except Unavailable:
             known = self._known.get(fingerprint)
             if known is not None and self._now() < known.stale_until:
                 return known.principal
             raise
-        known = self._judge(fingerprint, digest_of(token, self._pepper).hex(), document)
+        known = self._judge(fingerprint, digest, found)
         if changes == self._changes:  # else what was read may be what was just changed: not to be remembered
             self._remember(fingerprint, known)
         return known.principal
@@ -77,34 +108,57 @@ class Authenticate:
             }
         self._unknown.clear()
 
-    async def _look_up(self, key_id: str) -> Document | None:
+    async def _look_up(self, key_id: str, digest: str) -> Found | None:
+        cached = await self._cached(key_id)
+        if cached is not None and cached.admits(digest, self._clock.now()):
+            return cached
+        try:
+            return await self._truth(key_id, cached)
+        except Unavailable:
+            if cached is None or not belongs(cached.key, digest):
+                raise
+            return cached
+
+    async def _cached(self, key_id: str) -> Found | None:
+        """Nothing where the cache is away, knows nothing, or gives what is another key's."""
         try:
             document = await self._state.cached_key(key_id)
-        except StoreUnavailable:
-            document = None
-        if document is not None:
-            return document
+            if document is None:
+                return None
+            if document.get("id") == key_id:
+                return self._found(document)
+        except Unavailable:
+            return None
+        self.strangers += 1
+        log.error("the cache gave a record of another key; it is not believed")
+        return None
+
+    async def _truth(self, key_id: str, cached: Found | None) -> Found | None:
         document = await self._store.get("keys", key_id)
+        owner = await self._store.get("users", document["user"] if document else NOBODY)
         if document is None:
             return None
-        owner = await self._store.get("users", document["user"])
         document = with_owner(document, owner)
-        with suppress(StoreUnavailable):  # the next one asks the store again
-            await self._state.cache_key(document, SHARED_SECONDS)
-        return document
+        found = self._found(document)
+        if found != cached:
+            with suppress(StoreUnavailable):  # the next one asks the store again
+                await self._state.cache_key(document, SHARED_SECONDS)
+        return found
 
-    def _judge(self, fingerprint: bytes, digest: str, document: Document | None) -> Known:
+    def _found(self, document: Document) -> Found:
+        return Found(self._read(document, Key), self._read(document.get("owner", {}), Owner))
+
+    def _judge(self, fingerprint: bytes, digest: str, found: Found | None) -> Known:
         now, date = self._now(), self._clock.now()
-        key = None if document is None else msgspec.convert(document, Key)
-        owner = msgspec.convert({} if document is None else document.get("owner", {}), Owner)
-        if key is None or not is_valid(key, digest, date) or owner.state == "suspended":
+        if found is None or not found.admits(digest, date):
             if len(self._unknown) >= MOST_UNKNOWN:
                 self._unknown.clear()
             self._unknown[fingerprint] = now + UNKNOWN_SECONDS
             self._drop(fingerprint)
             raise NotAuthenticated
-        ends = _seconds_left(key, digest, date)
-        return Known(principal_of(key, owner), now + min(FRESH_SECONDS, ends), now + min(STALE_SECONDS, ends))
+        ends = _seconds_left(found.key, digest, date)
+        principal = principal_of(found.key, found.owner)
+        return Known(principal, now + min(FRESH_SECONDS, ends), now + min(STALE_SECONDS, ends))
 
     def _remember(self, fingerprint: bytes, known: Known) -> None:
         if len(self._known) >= MOST_KNOWN:

@@ -59,6 +59,8 @@ FAMILIES: Mapping[str, Family] = {
                                labels=("model",)),
     "certificate_expiry_timestamp_seconds": Family(kind="gauge", labels=("certificate",), folds="min",
                                                    help="When a certificate of the configuration ends."),
+    "strange_records": Family(kind="counter", help="Records of the shared cache that were another's; none is "
+                                                   "believed."),
     "inflight_requests": Family(kind="gauge", help="Calls under way."),
     "upstream_up": Family(kind="gauge", help="1 while a replica is asked, 0 while it is ejected.",
                           labels=("model", "replica"), folds="min"),

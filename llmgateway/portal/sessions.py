@@ -6,6 +6,7 @@ read at every request, so whoever is suspended is out, and a changed role counts
 
 import hashlib
 import hmac
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -19,13 +20,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llmgateway.control.people import People
-from llmgateway.domain.errors import NotAllowed, NotFound
+from llmgateway.domain.errors import NotAllowed, NotFound, StoreUnavailable
 from llmgateway.domain.people import User
 from llmgateway.domain.ports import Clock, Shelf
 from llmgateway.domain.secret import Secret
 from llmgateway.domain.steady import SteadyClock
 from llmgateway.portal.origin import SAFE_METHODS, Origins
 from llmgateway.portal.words import later
+
+log = logging.getLogger(__name__)
 
 SHELF = "sessions"
 IDLE, LONGEST = timedelta(hours=8), timedelta(days=7)
@@ -110,9 +113,13 @@ class Sessions:
         """The session that a request proves, and whose it is."""
         id = self._id_in(request)
         stored = None if id is None else await self._shelf.get(SHELF, id)
-        if stored is None:
+        if id is None or stored is None:
             return None
         session, now = msgspec.msgpack.decode(stored, type=Session), self._clock.now()
+        if session.id != id:
+            await self._shelf.delete(SHELF, id)
+            log.error("a session's record is another's; it is deleted, and nobody is let in with it")
+            raise StoreUnavailable(later("Your session could not be read; please try again."))
         user = await self._user_of(session)
         if user is None or now >= session.until:
             await self._shelf.delete(SHELF, session.id)

@@ -80,7 +80,7 @@ class _Call(NamedTuple):
 
 
 class RedisState:
-    """`open_redis` makes it and keeps its lanes running."""
+    """`open_redis` makes it and keeps its lanes running. `strangers`: how often a reply was another's."""
 
     name = "redis"
 
@@ -90,6 +90,7 @@ class RedisState:
         self._hold_ms = int(hold * 1000)
         self._unused: list[Connection] = []
         self._breaker = Breaker("Redis", log)
+        self.strangers = 0
         self._calls: Gatherer[_Call, Any] = Gatherer(self._carry)
 
     def is_healthy(self) -> bool:
@@ -222,6 +223,7 @@ class RedisState:
                 raise self._breaker.failed(error, began) from error
             raise
         answers = [_answer(call, replies) for call in calls]
+        self.strangers += any(isinstance(answer, Foreign) for answer in answers)
         if any(isinstance(answer, Foreign | ReadOnlyError) for answer in answers):
             await connection.disconnect(nowait=True)
         else:

@@ -247,3 +247,15 @@ async def test_names_that_cannot_be_shown_are_cleaned(door: Door) -> None:
     alice = await door.comes("employee", name=" A\x00l\u202eice " + "x" * 200, email="\n")
     assert alice.name is not None
     assert (alice.name[:5], len(alice.name), alice.email) == ("Alice", 100, None)
+
+
+async def test_what_a_later_version_says_against_somebody_a_sign_in_does_not_lift(door: Door) -> None:
+    await door.comes("employee")
+    for changes in ({"lapsed": "expelled"}, {"lapsed": None, "state": "hibernating"}):
+        stored = await door.desk.store.get("users", ALICE)
+        assert stored is not None
+        await door.desk.store.replace("users", {**stored, **changes, "revision": stored["revision"] + 1})
+        assert await door.is_refused("employee") == "suspended"
+        kept = await door.desk.store.get("users", ALICE)
+        assert kept is not None
+        assert {name: kept[name] for name in changes} == changes

@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from llmgateway.control.keys import NewKey
+from llmgateway.control.keys import KeyChanges, NewKey
 from llmgateway.control.people import NewUser, UserChanges, user_view
+from llmgateway.control.projects import NewProject, ProjectChanges
 from llmgateway.domain.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound
 from llmgateway.domain.limits import Limits
-from llmgateway.domain.ports import Change
+from llmgateway.domain.ports import Change, Kind
 from tests.control.desk import ANN, Desk
 
 
@@ -131,3 +132,54 @@ async def test_lists_are_filtered_and_paged(desk: Desk) -> None:
     assert [user.id for user in first] == ["a", "b"]
     assert [user.id for user in (await desk.control.people.page({}, limit=2, after=after))[0]] == ["c"]
     assert [user.id for user in (await desk.control.people.page({"project": "p"}, limit=9))[0]] == ["b", "c"]
+
+
+async def written_later(desk: Desk, kind: Kind, id: str, **fields: object) -> None:
+    """As a later version of the gateway would leave a document behind."""
+    document = await desk.store.get(kind, id)
+    assert document is not None
+    await desk.store.replace(kind, {**document, **fields, "revision": document["revision"] + 1})
+
+
+LATER = {"state": "hibernating", "roles": ["user", "auditor"], "quarantine": {"since": 3}}
+
+
+async def test_what_a_later_version_wrote_lets_nobody_in_and_stays(desk: Desk) -> None:
+    issued = await desk.control.keys.create(ANN, NewKey(user="alice", name="k"))
+    await desk.call(issued.token.reveal())
+    await written_later(desk, "users", "alice", **LATER)
+    await desk.state.announce(Change("keys", issued.key.id))
+    with pytest.raises(NotAuthenticated):
+        await desk.call(issued.token.reveal())
+    alice = await desk.control.people.change(ANN, "alice", UserChanges(name="Alice", roles=["operator"]))
+    assert not alice.is_active
+    with pytest.raises(Conflict, match="later version"):
+        await desk.control.people.change(ANN, "alice", UserChanges(state="active"))
+    kept = await desk.store.get("users", "alice")
+    assert kept is not None
+    assert (kept["state"], kept["roles"], kept["quarantine"]) == (
+        "hibernating", ["operator", "auditor"], {"since": 3},
+    )  # fmt: skip
+    assert user_view(alice)["state"] == "hibernating"
+
+
+async def test_keys_of_a_later_version_can_be_listed_and_revoked(desk: Desk) -> None:
+    issued = await desk.control.keys.create(ANN, NewKey(user="alice", name="k"))
+    await written_later(desk, "keys", issued.key.id, state="resting", purpose="robots")
+    (listed,), _ = await desk.control.keys.page({"user": "alice"}, limit=9)
+    assert (listed.state, listed.purpose) == ("resting", "robots")
+    with pytest.raises(Conflict, match="later version"):
+        await desk.control.keys.change(ANN, issued.key.id, KeyChanges(state="active"))
+    renamed = await desk.control.keys.change(ANN, issued.key.id, KeyChanges(name="new"))
+    assert (renamed.name, renamed.state) == ("new", "resting")
+    assert (await desk.control.keys.revoke(ANN, issued.key.id)).state == "revoked"
+
+
+async def test_projects_of_a_later_version(desk: Desk) -> None:
+    await desk.control.projects.create(ANN, NewProject(id="p"))
+    await written_later(desk, "projects", "p", state="frozen", colour="blue")
+    assert (await desk.control.projects.get("p")).id == "p"
+    await desk.control.projects.change(ANN, "p", ProjectChanges(name="P"))
+    kept = await desk.store.get("projects", "p")
+    assert kept is not None
+    assert (kept["state"], kept["colour"]) == ("frozen", "blue")

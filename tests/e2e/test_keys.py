@@ -3,20 +3,28 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from statistics import median
 from typing import Any
 
 import pytest
+from redis import Redis
 
+from llmgateway.domain.keys import mint, mint_for
+from llmgateway.stores.redis import HOLD, KEYS
 from tests.e2e.command import run
 from tests.e2e.deployment import CHAT, Tenant
 from tests.lab.client import Answer, Connection, Request, chat, post
 from tests.lab.gateway import Gateway, IssuedKey
+from tests.lab.likeness import guessed, interleaved
 from tests.lab.waiting import eventually_answers
 
 pytestmark = pytest.mark.e2e
 
 CONNECTIONS = 12  # enough for every worker to have some
+TOLD_APART = 0.68  # of guesses that are right; 200 of each kind are within 0.07 of a half by chance alone
 OBEYED_WITHIN = 1.0  # seconds until every worker has heard of a change
 
 
@@ -237,6 +245,74 @@ async def test_s_key_01_02_one_answer_for_every_cause(tenant: Tenant) -> None:
     assert len(fields) == 1
     assert {answer.header("www-authenticate") for answer in answers.values()} == {"Bearer"}
     assert tenant.calls == []
+
+
+async def refused(connection: Connection, secret: str) -> None:
+    answer = await connection.ask(Request("GET", "/v1/models", secret))
+    assert answer.status == 401
+
+
+async def test_s_key_02_no_refusal_is_told_by_its_time(tenant: Tenant, figure: Callable[[str], None]) -> None:
+    """On one connection to one worker: whoever shows a key again and again guesses why it is refused no
+    better than by tossing a coin. The first time it is looked up, and an id that is stored (which is no
+    secret, and cannot be guessed either) costs what reading a document does more than one that is not."""
+    revoked = await tenant.gateway.create_key(tenant.user)
+    ends = datetime.now(UTC) + timedelta(seconds=0.2)
+    expired = await tenant.gateway.create_key(tenant.user, expires_at=ends.isoformat())
+    await tenant.gateway.admin("DELETE", f"/keys/{revoked.id}")
+    await refused_everywhere(tenant.gateway, revoked.secret)
+    await refused_everywhere(tenant.gateway, expired.secret)
+    own = tenant.key.secret
+    shown = {
+        "unknown": mint()[1], "revoked": revoked.secret, "expired": expired.secret,
+        "another secret": mint_for(tenant.key.id),
+        "last character": own[:-1] + ("0" if own[-1] != "0" else "1"),
+    }  # fmt: skip
+    async with await Connection.open(tenant.gateway.url) as connection:
+        for secret in shown.values():
+            await refused(connection, secret)
+        works = {kind: partial(refused, connection, secret) for kind, secret in shown.items()}
+        found = guessed(await interleaved(works, 200))
+        fresh = await interleaved(
+            {
+                "unknown": lambda: refused(connection, mint()[1]),
+                "another secret": lambda: refused(connection, mint_for(tenant.key.id)),
+            },
+            100,
+        )
+    middles = {kind: median(seconds) for kind, seconds in fresh.items()}
+    told = [f"{kind} {share:.2f}" for kind, share in found.items()]
+    told += [f"fresh, {kind} {seconds * 1e6:.0f} us" for kind, seconds in middles.items()]
+    figure(", ".join(told))
+    assert max(found.values()) < TOLD_APART, told
+    assert max(middles.values()) < 2 * min(middles.values()), told
+
+
+async def test_s_key_07_a_poisoned_cache_is_not_believed(
+    tenant: Tenant, request: pytest.FixtureRequest
+) -> None:
+    if tenant.kind == "embedded":
+        pytest.skip("its cache is its own memory")
+    strange = "llmgateway_strange_records_total"
+    made, before = await tenant.gateway.create_key(tenant.user), await tenant.gateway.metric(strange)
+    other = await tenant.gateway.create_key("another")
+    with Redis.from_url(request.getfixturevalue("valkey").url(0)) as redis:
+
+        async def is_cached() -> bool:
+            assert await statuses(tenant.gateway, other.secret) == {200}
+            return bool(redis.get(KEYS + other.id))
+
+        await eventually_answers(is_cached, "the cache holds the other key", HOLD + 10)
+        redis.set(KEYS + made.id, redis.get(KEYS + other.id))
+    assert await statuses(tenant.gateway, made.secret) == {200}
+    records = await tenant.gateway.ledger(CONNECTIONS, key=made.id)
+    assert {record["user"] for record in records} == {tenant.user}
+    assert "belongs to another question" in tenant.gateway.output()
+
+    async def is_told() -> bool:
+        return await tenant.gateway.metric(strange) > before
+
+    await eventually_answers(is_told, "the metric tells of it")
 
 
 async def test_s_key_01_a_key_in_the_query_and_two_keys_are_none(tenant: Tenant) -> None:

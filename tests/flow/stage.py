@@ -68,6 +68,7 @@ class Shelf:
 
     def __init__(self, **documents: Document) -> None:
         self.documents = documents
+        self.more: dict[str, Document] = {}  # by id
         self.is_away = False
         self.asked = 0
         self.before_answer: Callable[[], None] = lambda: None
@@ -76,7 +77,7 @@ class Shelf:
         self.asked += 1
         if self.is_away:
             raise StoreUnavailable("The store is away.")
-        found = self.documents.get(kind)
+        found = self.more.get(id, self.documents.get(kind))
         await asyncio.sleep(0)
         self.before_answer()
         return found if found is not None and found["id"] == id else None

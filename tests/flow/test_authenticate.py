@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from llmgateway.domain import keys
-from llmgateway.domain.errors import NotAuthenticated, StoreUnavailable
+from llmgateway.domain.errors import NotAuthenticated, StoreUnavailable, Unavailable
 from llmgateway.domain.ports import Change
 from llmgateway.flow import authenticate
 from llmgateway.flow.authenticate import FRESH_SECONDS, STALE_SECONDS, Authenticate
+from llmgateway.stores.memory import MemoryState
 from tests.doubles import SetClock
 from tests.flow.stage import KEY_ID, PEPPER, TOKEN, Shelf, key_document
 
@@ -27,10 +28,10 @@ class NoCache:
 
 
 class Door:
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, cache: Any = None, **changes: Any) -> None:
         self.clock = SetClock()
         self.shelf = Shelf(keys=key_document(**changes))
-        self.open = Authenticate(self.shelf, NoCache(), pepper=PEPPER, clock=self.clock)  # type: ignore[arg-type]  # the two methods that are called
+        self.open = Authenticate(self.shelf, cache or NoCache(), pepper=PEPPER, clock=self.clock)  # type: ignore[arg-type]  # the two methods that are called
 
 
 async def test_a_valid_key_is_a_principal_and_is_looked_up_once() -> None:
@@ -84,11 +85,11 @@ async def test_an_unknown_key_is_remembered_for_a_while() -> None:
     for _ in range(3):
         with pytest.raises(NotAuthenticated):
             await door.open(CALL)
-    assert door.shelf.asked == 1
+    assert door.shelf.asked == 2  # for the key, and for an owner as if there were one
     door.clock.pass_seconds(5.1)
     with pytest.raises(NotAuthenticated):
         await door.open(CALL)
-    assert door.shelf.asked == 2
+    assert door.shelf.asked == 4
 
 
 async def test_s_key_06_the_same_id_with_another_secret_is_nobody() -> None:
@@ -199,3 +200,106 @@ async def test_a_change_concerns_the_key_before_a_rotation_too(monkeypatch: pyte
         for token in (CALL, new.encode()):
             with pytest.raises(NotAuthenticated):
                 await door.open(token)
+
+
+STORED: dict[str, dict[str, Any]] = {
+    "another secret": {"digest": "0" * 64},
+    "revoked": {"state": "revoked"},
+    "expired": {"expires_at": SetClock().now()},
+    "suspended owner": {"user": "mallory"},
+}
+KINDS = ("unknown", *STORED)
+
+
+def refused_tokens(door: Door) -> dict[str, bytes]:
+    """Well-formed keys that nobody gets in with, each of its own id; the store knows all but the first."""
+    tokens = {kind: keys.mint() for kind in KINDS}
+    for kind, (key_id, token) in tokens.items():
+        digest = keys.digest_of(token.encode(), PEPPER).hex()
+        if kind in STORED:
+            document = {"id": key_id, "digest": digest, **STORED[kind]}
+            door.shelf.more[key_id] = key_document(**document)
+    door.shelf.more["mallory"] = {"id": "mallory", "state": "suspended"}
+    return {kind: token.encode() for kind, (_, token) in tokens.items()}
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+async def test_s_key_02_every_refusal_is_the_same_work(is_cached: bool) -> None:
+    door = Door(cache=MemoryState() if is_cached else None)
+    tokens = refused_tokens(door)
+    for _ in range(2):  # the second time the cache knows them, too
+        asked = {}
+        for kind, token in tokens.items():
+            before = door.shelf.asked
+            with pytest.raises(NotAuthenticated):
+                await door.open(token)
+            asked[kind] = door.shelf.asked - before
+        assert asked == dict.fromkeys(KINDS, 2)
+        door.clock.pass_seconds(5.1)
+
+
+def poisoned(**changes: Any) -> dict[str, Any]:
+    """A record in the cache that would make Alice's key mallory's."""
+    return {**key_document(user="mallory", owner={"roles": ["admin"]}), **changes}
+
+
+class Poisoned:
+    """A cache that gives the same record whatever is asked for."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+
+    async def cached_key(self, id: str) -> dict[str, Any]:
+        return self.document
+
+    async def cache_key(self, document: object, seconds: float) -> None:
+        return None
+
+
+STRANGE = {
+    "another id": poisoned(id="0" * 12),
+    "another digest": poisoned(digest="0" * 64),
+    "no id": {name: value for name, value in poisoned().items() if name != "id"},
+}
+
+
+@pytest.mark.parametrize("document", STRANGE.values(), ids=STRANGE)
+async def test_s_key_07_a_record_that_is_not_of_this_key_is_not_believed(document: dict[str, Any]) -> None:
+    door = Door(cache=Poisoned(document))
+    assert (await door.open(CALL)).user == "alice"
+    door.open.forget(Change("keys", KEY_ID))
+    door.shelf.is_away = True
+    with pytest.raises(StoreUnavailable):
+        await door.open(CALL)
+    assert door.open.strangers == (0 if document is STRANGE["another digest"] else 2)
+
+
+async def test_in_an_outage_the_cache_may_say_no_to_the_key_that_it_knows() -> None:
+    door = Door(cache=Poisoned(key_document(state="revoked")))
+    door.shelf.is_away = True
+    with pytest.raises(NotAuthenticated):
+        await door.open(CALL)
+
+
+async def test_what_the_cache_says_no_to_may_be_valid_by_now() -> None:
+    door = Door(cache=Poisoned(key_document(state="suspended")))
+    assert (await door.open(CALL)).user == "alice"
+
+
+LATER = ({"state": "paused"}, {"purpose": "robots"}, {"owner_state": "frozen"}, {"owner_state": "gone"})
+
+
+@pytest.mark.parametrize("changes", LATER, ids=str)
+async def test_words_of_a_later_version_let_nobody_in(changes: dict[str, str]) -> None:
+    door = Door(**{name: value for name, value in changes.items() if name != "owner_state"})
+    door.shelf.documents["users"] = {"id": "alice", "state": changes.get("owner_state", "active")}
+    with pytest.raises(NotAuthenticated):
+        await door.open(CALL)
+
+
+async def test_what_only_a_later_version_can_read_is_503(caplog: pytest.LogCaptureFixture) -> None:
+    door = Door(limits={"images_per_day": 3})
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await door.open(CALL)
+    assert len(caplog.messages) == 1

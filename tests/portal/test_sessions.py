@@ -6,7 +6,7 @@ import pytest
 from starlette.responses import Response
 
 from llmgateway.control.people import NewUser, UserChanges
-from llmgateway.domain.errors import NotAllowed, NotFound
+from llmgateway.domain.errors import NotAllowed, NotFound, StoreUnavailable
 from llmgateway.domain.secret import Secret
 from llmgateway.portal.origin import Origins
 from llmgateway.portal.sessions import CSRF_HEADER, IDLE, LONGEST, SHELF, Session, Sessions
@@ -193,3 +193,19 @@ async def test_the_operators_gate_asks_for_the_role_and_for_our_own_page(
         ([(CSRF_HEADER, token)], None),
     ]:
         assert await sessions.administrator(request_of(*headers, method="POST", cookie=cookie)) == who
+
+
+async def test_s_key_07_the_record_of_another_session_opens_nothing(
+    sessions: Sessions, desk: Desk, shelf: SqliteShelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As replies that were mixed up, or somebody who writes to the shelf, would have it."""
+    await desk.control.people.create(ANN, NewUser(id="mallory"))
+    await signed_in(sessions)
+    mine = await signed_in(sessions, "mallory")
+    (theirs,) = (await shelf.owned(SHELF, "alice")).values()
+    (id,) = await shelf.owned(SHELF, "mallory")
+    await shelf.put(SHELF, id, theirs, 60, owner="mallory")
+    with pytest.raises(StoreUnavailable):
+        await sessions.of(request_of(cookie=mine))
+    assert "another's" in caplog.text
+    assert await sessions.of(request_of(cookie=mine)) is None
