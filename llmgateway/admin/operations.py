@@ -107,7 +107,7 @@ Run = Callable[[Desk, Call, Any], Awaitable[object]]
 
 
 async def create_key(desk: Desk, call: Call, asked: NewKey) -> object:
-    return _issued(await desk.control.keys.create(call.actor, asked))
+    return issued_key(await desk.control.keys.create(call.actor, asked))
 
 
 async def list_keys(desk: Desk, call: Call, asked: KeysAsk) -> Listed:
@@ -130,10 +130,10 @@ async def revoke_key(desk: Desk, call: Call, asked: Nothing) -> object:
 
 async def rotate_key(desk: Desk, call: Call, asked: Rotation) -> object:
     overlap = timedelta(seconds=asked.overlap_seconds)
-    return _issued(await desk.control.keys.rotate(call.actor, call.id, overlap))
+    return issued_key(await desk.control.keys.rotate(call.actor, call.id, overlap))
 
 
-def _issued(issued: Issued) -> dict[str, Any]:
+def issued_key(issued: Issued) -> dict[str, Any]:
     return {"key": issued.token.reveal(), **key_view(issued.key)}
 
 
@@ -255,13 +255,18 @@ async def _standing(desk: Desk, found: LimitSet) -> StandingLimits:
     views = [
         StandingView(
             name=one.name, limit=one.limit, used=one.used, left=one.left, reset_seconds=round(one.reset, 3),
-            resets_at=now + timedelta(seconds=one.reset),
+            resets_at=_to_the_next_second(now + timedelta(seconds=one.reset)),
         )
         for one in standings
     ]  # fmt: skip
     view = limits_view(found)
     fields = {name: getattr(view, name) for name in LimitsView.__struct_fields__}
     return StandingLimits(**fields, standings=views)
+
+
+def _to_the_next_second(moment: datetime) -> datetime:
+    """Never too early."""
+    return moment + timedelta(microseconds=-moment.microsecond % 1_000_000)
 
 
 # --- what happened ---

@@ -11,15 +11,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from llmgateway.admin import operations as do
+from llmgateway.admin import announcements as told, operations as do, projects as joint
 from llmgateway.admin.asked import asked_by_body, asked_by_query
 from llmgateway.admin.gate import Gate
 from llmgateway.admin.operations import Call, Desk, Nothing, Run
+from llmgateway.control.announcements import AnnouncementChanges, AnnouncementView, NewAnnouncement
 from llmgateway.control.audit import AuditLine
 from llmgateway.control.keys import KeyChanges, KeyView, NewKey
 from llmgateway.control.models import ModelEntry
 from llmgateway.control.people import NewUser, UserChanges, UserView
 from llmgateway.control.plain import plain
+from llmgateway.control.projects import NewProject, NewServiceKey, ProjectChanges, ProjectView
 from llmgateway.control.replicas import ReplicaView
 from llmgateway.control.reports import RecordsAsk, UsageAsk, UsageView
 from llmgateway.domain.errors import NotFound
@@ -61,6 +63,9 @@ def _new(path: str, summary: str, run: Run, asks: Any, gives: Any) -> Operation:
 KEYS, KEY = "/admin/keys", "/admin/keys/{id}"
 USERS, USER = "/admin/users", "/admin/users/{id:path}"
 MODELS, MODEL = "/admin/models", "/admin/models/{id:path}"
+PROJECTS, PROJECT = "/admin/projects", "/admin/projects/{id:path}"
+MEMBERS, PROJECT_KEYS = f"{PROJECT}/members", f"{PROJECT}/keys"
+ANNOUNCEMENTS, ANNOUNCEMENT = "/admin/announcements", "/admin/announcements/{id}"
 LIMITS, DEFAULT = "/admin/limits/{scope}/{id:path}", "/admin/limits/{scope}"
 ROUTES: Sequence[Operation] = (
     _new(KEYS, "Create a key; it is shown this once", do.create_key, NewKey, do.IssuedKey),
@@ -81,6 +86,34 @@ ROUTES: Sequence[Operation] = (
     _one("GET", MODEL, "A model", do.get_model, ModelEntry),
     _one("PATCH", MODEL, "Change a model that operators added", do.change_model, ModelEntry, asks=ModelEntry),
     _one("DELETE", MODEL, "Take a model out that operators added", do.delete_model, do.Deleted),
+    _new(PROJECTS, "Create a project", joint.create_project, NewProject, ProjectView),
+    _list(PROJECTS, "All projects, by id", joint.list_projects, do.PageAsk, ProjectView),
+    _one("POST", f"{PROJECT}/end", "End a project now: all its keys are refused",
+         joint.end_project, ProjectView),
+    _list(MEMBERS, "The members of a project, by id", joint.list_members, do.PageAsk, UserView),
+    _one("POST", MEMBERS, "Make a user a member; from another project they are taken away",
+         joint.add_member, UserView, asks=joint.Member),
+    _one("DELETE", MEMBERS, "Take a member out of a project",
+         joint.remove_member, UserView, asks=joint.Member),
+    _list(PROJECT_KEYS, "All keys of a project, its own and its members', by id",
+          joint.list_project_keys, joint.ProjectKeysAsk, KeyView),
+    _new(PROJECT_KEYS, "Create a key that belongs to the project and to no person; it is shown this once",
+         joint.create_project_key, NewServiceKey, do.IssuedKey),
+    _one("GET", PROJECT, "A project, with the limits that are its budget", joint.get_project, ProjectView),
+    _one("PATCH", PROJECT, "Change a project, whoever answers for it, its end, or its budget",
+         joint.change_project, ProjectView, asks=ProjectChanges),
+    _one("DELETE", PROJECT, "Delete a project that has no members and no keys",
+         joint.delete_project, do.Deleted),
+    _new(ANNOUNCEMENTS, "Tell something to all who use the portal",
+         told.create_announcement, NewAnnouncement, AnnouncementView),
+    _list(ANNOUNCEMENTS, "All announcements, newest first",
+          told.list_announcements, do.PageAsk, AnnouncementView),
+    _one("GET", ANNOUNCEMENT, "An announcement", told.get_announcement, AnnouncementView),
+    _one("PATCH", ANNOUNCEMENT, "Change an announcement",
+         told.change_announcement, AnnouncementView, asks=AnnouncementChanges),
+    _one("DELETE", ANNOUNCEMENT, "Delete an announcement", told.delete_announcement, do.Deleted),
+    _one("POST", f"{ANNOUNCEMENT}/end", "Show an announcement no more from now on",
+         told.end_announcement, AnnouncementView),
     _list("/admin/limits", "All limits that are set, by subject", do.list_limits, do.PageAsk, do.LimitsView),
     _one("GET", LIMITS, "The limits of a user, project, key or model, and how they stand",
          do.get_limits, do.StandingLimits),

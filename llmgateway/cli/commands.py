@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmgateway import __version__
-from llmgateway.cli import check, keys, ledger, limits, people, policy, reports
+from llmgateway.cli import announcements, check, keys, ledger, limits, people, policy, projects, reports
 from llmgateway.cli.options import Arguments, Run, output_options, settings_options
 from llmgateway.cli.printing import complain, say, say_json
 from llmgateway.cli.serve import serve
+from llmgateway.control.announcements import ORDER
 from llmgateway.domain.errors import GatewayError, InvalidRequest
 from llmgateway.settings import BadSettings
 
@@ -49,9 +50,11 @@ def parser() -> argparse.ArgumentParser:
     commands.add("check", "look at the settings, and reach every store and model server", _async(check.check))
     _add_keys(commands.group("keys", "API keys"))
     _add_users(commands.group("users", "users"))
+    _add_projects(commands.group("projects", "projects"))
     models = commands.group("models", "models")
     models.add("list", "all models, with where each comes from", _async(people.models))
     _add_limits(commands.group("limits", "limits of users, projects, keys, models, and of everybody"))
+    _add_announcements(commands.group("announcements", "what stands at the head of every page of the portal"))
     _add_policy(commands.group("policy", "who may do what by the word of an identity provider"))
     _add_usage(commands.add("usage", "sums of the ledger", _async(reports.usage)))
     _add_ledger(commands.group("ledger", "the ledger and its journal"))
@@ -90,13 +93,13 @@ class Commands:
 
 def _add_keys(group: Commands) -> None:
     create = group.add("create", "make a key; it is shown this once", _async(keys.create))
-    create.add_argument("--user", required=True, help="who it is for; made if not known yet")
+    create.add_argument("--user", help="who it is for; made if not known yet")
     create.add_argument("--name", required=True, help="what it is for")
     create.add_argument("--models", help="the models it may use, with commas between them; all by default")
     create.add_argument("--expires", help="a span such as 90d or 12h, or a date; never by default")
-    create.add_argument("--project", help="the project it belongs to; the user's by default")
-    create.add_argument("--limit", action="append", default=[], dest="limits", metavar="NAME=NUMBER",
-                        help="such as tokens_per_day=5000; may be given again")  # fmt: skip
+    create.add_argument("--project", help="the project it belongs to: the user's by default; without --user "
+                        "the key is the project's own")  # fmt: skip
+    _add_limit(create)
     listing = group.add("list", "all keys", _async(keys.listing))
     listing.add_argument("--user", help="only this user's")
     listing.add_argument("--state", choices=("active", "suspended", "revoked"))
@@ -121,6 +124,51 @@ def _add_users(group: Commands) -> None:
     password.add_argument("--stdin", action="store_true", dest="is_piped",
                           help="take the first line of the input, and show nothing")  # fmt: skip
     group.add("activate", "let a suspended user in again", _async(people.activate)).add_argument("id")
+
+
+def _add_projects(group: Commands) -> None:
+    group.add("list", "all projects", _async(projects.listing))
+    group.add("show", "a project, its members and its keys", _async(projects.show)).add_argument("id")
+    create = group.add("create", "make a project", _async(projects.create))
+    change = group.add("change", "change what is named", _async(projects.change))
+    for one in (create, change):
+        one.add_argument("id")
+        one.add_argument("--name", help="what people call it")
+        one.add_argument("--responsible", metavar="USER", help="who answers for it")
+        one.add_argument("--expires", help="when it and its keys end: a span such as 90d, a date, or never")
+        _add_limit(one)
+    group.add("end", "end it now: all its keys are refused", _async(projects.end)).add_argument("id")
+    group.add("delete", "only one without members and keys", _async(projects.delete)).add_argument("id")
+    group.add("members", "who is in it", _async(projects.members)).add_argument("id")
+    group.add("keys", "its own keys and its members'", _async(projects.keys)).add_argument("id")
+    for name, text, run in (
+        ("add-member", "from another project the user is taken away", projects.add_member),
+        ("remove-member", "keys that were made before stay the project's", projects.remove_member),
+    ):
+        one = group.add(name, text, _async(run))
+        one.add_argument("id")
+        one.add_argument("user")
+
+
+def _add_announcements(group: Commands) -> None:
+    group.add("list", "all announcements, newest first", _async(announcements.listing))
+    group.add("show", "an announcement", _async(announcements.show)).add_argument("id")
+    create = group.add("create", "tell something to all who use the portal", _async(announcements.create))
+    create.add_argument("text")
+    change = group.add("change", "change what is named", _async(announcements.change))
+    change.add_argument("id")
+    change.add_argument("--text")
+    for one in (create, change):
+        one.add_argument("--level", choices=ORDER[::-1], help="how grave it is")
+        one.add_argument("--starts", help="a span such as 2h, a date or time; at once by default")
+        one.add_argument("--ends", help="the same, or never, as by default")
+    group.add("end", "show it no more from now on", _async(announcements.end)).add_argument("id")
+    group.add("delete", "delete it for good", _async(announcements.delete)).add_argument("id")
+
+
+def _add_limit(parser: Any) -> None:
+    parser.add_argument("--limit", action="append", default=[], dest="limits", metavar="NAME=NUMBER",
+                        help="such as tokens_per_day=5000; may be given again")  # fmt: skip
 
 
 def _add_limits(group: Commands) -> None:

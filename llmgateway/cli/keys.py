@@ -3,36 +3,49 @@
 import re
 from datetime import datetime, timedelta
 
+from msgspec import structs
+
 from llmgateway.cli.limits import limits_of
-from llmgateway.cli.opened import ACTOR, all_of, opened
+from llmgateway.cli.opened import ACTOR, Opened, all_of, opened
 from llmgateway.cli.options import Arguments
 from llmgateway.cli.printing import say, say_fields, say_json, say_rows
 from llmgateway.control.keys import OVERLAP, Issued, NewKey, key_view
 from llmgateway.control.moments import parse_moment, parse_zone
+from llmgateway.control.projects import NewServiceKey
 from llmgateway.domain.errors import InvalidRequest
 from llmgateway.domain.ports import SystemClock
 
 SPAN = re.compile(r"(\d{1,6})([smhdw])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-COLUMNS = ("id", "user", "name", "state", "models", "project", "created_at", "expires_at", "hint")
+COLUMNS = ("id", "user", "name", "state", "models", "project", "limits", "created_at", "expires_at", "hint")
 
 
 async def create(arguments: Arguments) -> int:
+    """Without a user it is the project's own."""
+    if not arguments.user and not arguments.project:
+        raise InvalidRequest("Say whose key it is: --user, or --project for one that belongs to no person.")
     async with opened(arguments) as here:
         models = arguments.models.split(",") if arguments.models else None
         expires = None
         if arguments.expires:
             expires = moment_in(arguments.expires, here.settings.time_zone, SystemClock.now())
-        new = NewKey(
-            user=arguments.user,
+        service = NewServiceKey(
             name=arguments.name,
             models=[name.strip() for name in models] if models else None,
             expires_at=expires,
-            project=arguments.project,
             limits=limits_of(arguments.limits) if arguments.limits else None,
         )
-        tell(await here.control.keys.create(ACTOR, new), as_json=arguments.as_json)
+        tell(await _made(arguments, here, service), as_json=arguments.as_json)
     return 0
+
+
+async def _made(arguments: Arguments, here: Opened, key: NewServiceKey) -> Issued:
+    if not arguments.user:
+        return await here.control.projects.create_key(ACTOR, arguments.project, key)
+    fields = structs.asdict(key)
+    return await here.control.keys.create(
+        ACTOR, NewKey(user=arguments.user, project=arguments.project, **fields)
+    )
 
 
 async def listing(arguments: Arguments) -> int:
@@ -74,15 +87,14 @@ def tell(issued: Issued, *, as_json: bool) -> None:
     say(f"\n{issued.token.reveal()}\n\nThis is the key. It is shown this once; keep it well.")
 
 
-def moment_in(text: str, zone: str, now: datetime) -> datetime:
+def moment_in(text: str, zone: str, now: datetime, param: str = "expires") -> datetime:
     """`90d` from now, or a date or time."""
     if SPAN.fullmatch(text):
-        return now + span_in(text, "expires")
+        return now + span_in(text, param)
     if text.isdecimal():
-        raise InvalidRequest(
-            f"--expires takes a span such as 90d or 12h, or a date, not '{text}'.", param="expires"
-        )
-    return parse_moment(text, parse_zone(zone, "time_zone"), "expires")
+        message = f"--{param} takes a span such as 90d or 12h, or a date, not '{text}'."
+        raise InvalidRequest(message, param=param)
+    return parse_moment(text, parse_zone(zone, "time_zone"), param)
 
 
 def span_in(text: str, param: str) -> timedelta:

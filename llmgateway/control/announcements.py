@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -12,8 +12,9 @@ from llmgateway.control.audit import Actor
 from llmgateway.control.changes import document_of, each, given, need, no_such, revise
 from llmgateway.control.checks import name_in
 from llmgateway.control.ground import Ground
-from llmgateway.control.moments import now_of, to_the_millisecond
-from llmgateway.domain.errors import InvalidRequest
+from llmgateway.control.moments import in_utc, now_of
+from llmgateway.control.plain import view_of
+from llmgateway.domain.errors import Conflict, InvalidRequest
 from llmgateway.domain.ports import Document
 
 Level = Literal["info", "warning", "critical"]
@@ -52,6 +53,25 @@ class AnnouncementChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ends_at: datetime | UnsetType | None = UNSET
 
 
+class AnnouncementView(Struct, frozen=True, kw_only=True):
+    """An announcement as operators see it."""
+
+    id: str
+    created_at: datetime
+    text: str
+    level: Level
+    starts_at: datetime
+    ends_at: datetime | None
+    state: Literal["planned", "shown", "over"]
+
+
+def announcement_view(one: Announcement, now: datetime) -> dict[str, Any]:
+    """As JSON."""
+    fields = {name: getattr(one, name) for name in AnnouncementView.__struct_fields__ if name != "state"}
+    state: Literal["planned", "shown", "over"] = "planned" if now < one.starts_at else "over"
+    return view_of(AnnouncementView(state="shown" if one.is_shown(now) else state, **fields))
+
+
 class Announcements:
     def __init__(self, ground: Ground) -> None:
         self._store = ground.store
@@ -64,8 +84,8 @@ class Announcements:
         async with self._audit.change(actor, "announcements.create", id) as entry:
             made = Announcement(
                 id=id, created_at=now, text=name_in(new.text, "text", LONGEST), level=new.level,
-                starts_at=now if new.starts_at is None else _utc(new.starts_at),
-                ends_at=None if new.ends_at is None else _utc(new.ends_at),
+                starts_at=now if new.starts_at is None else in_utc(new.starts_at, "starts_at"),
+                ends_at=None if new.ends_at is None else in_utc(new.ends_at, "ends_at"),
             )  # fmt: skip
             _refuse_backwards(made.starts_at, made.ends_at)
             said = ("text", "level", "starts_at", "ends_at")
@@ -87,6 +107,11 @@ class Announcements:
         found = [_announcement(document) async for document in each(self._store, "announcements", {})]
         return found[::-1]
 
+    async def page(self, *, limit: int, after: str | None = None) -> tuple[list[Announcement], str | None]:
+        """Newest first."""
+        rest = [one for one in await self.all() if after is None or one.id < after]
+        return rest[:limit], rest[limit - 1].id if len(rest) > limit else None
+
     async def change(self, actor: Actor, id: str, changes: AnnouncementChanges) -> Announcement:
         fields = _checked(changes)
 
@@ -98,6 +123,15 @@ class Announcements:
         async with self._audit.change(actor, "announcements.change", id) as entry:
             document, _ = await revise(self._store, "announcements", entry, change, fields)
         return _announcement(document)
+
+    async def end(self, actor: Actor, id: str) -> Announcement:
+        """Now: it is shown no more. What is over stays as it is."""
+        one, now = await self.get(id), now_of(self._clock)
+        if now <= one.starts_at:
+            raise Conflict("This announcement has not begun; delete it instead.")
+        if not one.is_shown(now):
+            return one
+        return await self.change(actor, id, AnnouncementChanges(ends_at=now))
 
     async def delete(self, actor: Actor, id: str) -> None:
         async with self._audit.change(actor, "announcements.delete", id) as entry:
@@ -114,17 +148,13 @@ def _checked(changes: AnnouncementChanges) -> dict[str, Any]:
         fields["text"] = name_in(fields["text"], "text", LONGEST)
     for name in ("starts_at", "ends_at"):
         if fields.get(name) is not None:
-            fields[name] = _utc(fields[name])
+            fields[name] = in_utc(fields[name], name)
     return fields
 
 
 def _refuse_backwards(starts_at: datetime, ends_at: datetime | None) -> None:
     if ends_at is not None and ends_at <= starts_at:
         raise InvalidRequest("It must end after it begins.", param="ends_at")
-
-
-def _utc(moment: datetime) -> datetime:
-    return to_the_millisecond(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC))
 
 
 def _announcement(document: Document) -> Announcement:

@@ -9,6 +9,7 @@ from llmgateway.domain.scalars import Wrong, text
 
 NAME_LENGTH, ID_LENGTH = 100, 200
 FOLLOWING = "/forget"
+FOLLOWING_PROJECTS = ("/end", "/keys", "/members")
 DOTS = ("", ".", "..")  # a client makes something else of a path that ends so
 
 
@@ -34,6 +35,14 @@ def user_id_in(value: str, param: str) -> str:
         raise InvalidRequest(f"{param} must not end in '{FOLLOWING}'.", param=param)
     if name.rpartition("/")[2] in DOTS:
         raise InvalidRequest(f"{param} must not end in '/', or in '.' or '..' alone.", param=param)
+    return name
+
+
+def project_id_in(value: str, param: str) -> str:
+    """As a user's, since its own keys have one; no longer than what names a project elsewhere may be."""
+    name = user_id_in(name_in(value, param), param)
+    if name.endswith(FOLLOWING_PROJECTS):
+        raise InvalidRequest(f"{param} must not end in {', '.join(FOLLOWING_PROJECTS)}.", param=param)
     return name
 
 

@@ -15,7 +15,7 @@ from llmgateway.control.ground import Ground
 from llmgateway.control.models import Models
 from llmgateway.control.moments import in_future, now_of
 from llmgateway.control.people import People
-from llmgateway.control.plain import plain
+from llmgateway.control.plain import view_of
 from llmgateway.domain.errors import Conflict, InvalidRequest, StoreUnavailable, shown
 from llmgateway.domain.keys import PREFIX, Key, Purpose, State as KeyState, digest_of, mint, mint_for
 from llmgateway.domain.later import Reader
@@ -83,8 +83,7 @@ def key_view(key: Key, last_used_at: datetime | None = None) -> dict[str, Any]:
     """As JSON."""
     fields = {name: getattr(key, name) for name in KeyView.__struct_fields__ if name != "prefix"}
     fields["last_used_at"] = last_used_at or key.last_used_at
-    view: dict[str, Any] = msgspec.to_builtins(KeyView(prefix=f"{PREFIX}_{key.id}", **fields), enc_hook=plain)
-    return view
+    return view_of(KeyView(prefix=f"{PREFIX}_{key.id}", **fields))
 
 
 class Keys:

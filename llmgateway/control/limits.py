@@ -105,6 +105,10 @@ class LimitSets:
         """A user, project or model that nobody has heard of has the limits that one would have."""
         return await self._found(subject, await load_book(self._store, self._configured().limits))
 
+    async def all_of(self, subjects: Sequence[Subject]) -> list[LimitSet]:
+        book = await load_book(self._store, self._configured().limits)
+        return [await self._found(subject, book) for subject in subjects]
+
     async def _found(self, subject: Subject, book: LimitBook) -> LimitSet:
         base = self._configured().limits
         if subject.kind == "key":

@@ -24,6 +24,20 @@ def to_the_millisecond(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+def to_the_second(moment: datetime) -> str:
+    """As JSON shows what nobody needs to know more exactly: UTC, with `Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def in_utc(moment: datetime, param: str) -> datetime:
+    """As it is stored; one without a zone is read as UTC."""
+    try:
+        utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequest("That is further away than the calendar goes.", param=param) from None
+    return to_the_millisecond(utc)
+
+
 def parse_moment(written: str, zone: ZoneInfo, param: str) -> datetime:
     """What is written without a zone is local to `zone`; a date alone is its midnight there."""
     parts = WRITTEN.fullmatch(written)
@@ -49,13 +63,10 @@ def parse_zone(name: str, param: str) -> ZoneInfo:
 
 def in_future(moment: datetime, now: datetime, param: str) -> datetime:
     """A time to come, in UTC; one without a zone is read as UTC."""
-    try:
-        utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except OverflowError:
-        raise InvalidRequest("That is further away than the calendar goes.", param=param) from None
+    utc = in_utc(moment, param)
     if utc <= now:
         raise InvalidRequest(f"{param} must be in the future.", param=param)
-    return to_the_millisecond(utc)
+    return utc
 
 
 def written(moment: datetime | None) -> str | None:

@@ -19,7 +19,7 @@ from llmgateway.control.granted import GRANTED, UNGRANTED, granted_fields
 from llmgateway.control.ground import Ground
 from llmgateway.control.models import Models
 from llmgateway.control.moments import now_of
-from llmgateway.control.plain import plain
+from llmgateway.control.plain import view_of
 from llmgateway.domain.errors import Conflict, InvalidRequest, shown
 from llmgateway.domain.later import Reader
 from llmgateway.domain.limits import Limits
@@ -79,8 +79,7 @@ class UserView(Struct, frozen=True, kw_only=True):
 def user_view(user: User) -> dict[str, Any]:
     """As JSON."""
     fields = {name: getattr(user, name) for name in UserView.__struct_fields__}
-    view: dict[str, Any] = msgspec.to_builtins(UserView(**fields), enc_hook=plain)
-    return view
+    return view_of(UserView(**fields))
 
 
 class People:

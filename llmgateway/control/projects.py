@@ -1,23 +1,25 @@
 """Projects: made, changed, ended; their members, and keys that belong to no single person.
 
-The budget of a project is its limits, which stand in `control/limits.py`. Its own keys belong to a user of
-the project's, who cannot sign in; when a project ends, all its keys do.
+The budget of a project is its limits, which `control/limits.py` keeps. Its own keys belong to a user of the
+project's, who cannot sign in; when a project ends, all its keys do.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from llmgateway.control.audit import Actor
 from llmgateway.control.changes import announce, document_of, each, given, need, no_such, revise
-from llmgateway.control.checks import name_in, optional_name, user_id_in
+from llmgateway.control.checks import limits_in, name_in, optional_name, project_id_in
 from llmgateway.control.ground import Ground
 from llmgateway.control.keys import Issued, Keys, NewKey
-from llmgateway.control.moments import now_of, to_the_millisecond
+from llmgateway.control.limits import LimitSets, Subject
+from llmgateway.control.moments import in_utc, now_of
 from llmgateway.control.people import NewUser, People, UserChanges
+from llmgateway.control.plain import view_of
 from llmgateway.domain.errors import Conflict, InvalidRequest, NotFound, shown
 from llmgateway.domain.limits import Limits
 from llmgateway.domain.people import User
@@ -29,18 +31,23 @@ SERVICE = "service:"  # before a project's id: the user whom its own keys belong
 
 
 class NewProject(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`limits` are its budget."""
+
     id: str
     name: str | None = None
     responsible: str | None = None
     expires_at: datetime | None = None
+    limits: Limits | None = None
 
 
 class ProjectChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What may be changed; null takes a value away."""
+    """What may be changed; null takes a value away. `limits` replaces the whole set; null puts back what the
+    settings say."""
 
     name: str | UnsetType = UNSET
     responsible: str | UnsetType | None = UNSET
     expires_at: datetime | UnsetType | None = UNSET
+    limits: Limits | UnsetType | None = UNSET
 
 
 class NewServiceKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,6 +55,18 @@ class NewServiceKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     models: list[str] | None = None
     expires_at: datetime | None = None
     limits: Limits | None = None
+
+
+class ProjectView(Struct, frozen=True, kw_only=True):
+    """A project as operators see it; `limits` are those that hold."""
+
+    id: str
+    created_at: datetime
+    name: str
+    responsible: str | None
+    expires_at: datetime | None
+    state: Literal["active", "ended"]
+    limits: Limits
 
 
 def service_user(project_id: str) -> str:
@@ -58,21 +77,23 @@ def service_user(project_id: str) -> str:
 class Projects:
     """A user is a member of at most one project: the one that their next keys are charged to."""
 
-    def __init__(self, ground: Ground, people: People, keys: Keys) -> None:
+    def __init__(self, ground: Ground, people: People, keys: Keys, limits: LimitSets) -> None:
         self._store = ground.store
         self._state = ground.state
         self._audit = ground.audit
         self._clock = ground.clock
         self._people = people
         self._keys = keys
+        self._limits = limits
 
     async def create(self, actor: Actor, new: NewProject) -> Project:
         project = Project(
-            id=user_id_in(new.id, "id"), created_at=now_of(self._clock),
+            id=project_id_in(new.id, "id"), created_at=now_of(self._clock),
             name=optional_name(new.name, "name") or name_in(new.id, "id"),
             responsible=optional_name(new.responsible, "responsible", 200),
-            expires_at=_moment(new.expires_at),
+            expires_at=None if new.expires_at is None else in_utc(new.expires_at, "expires_at"),
         )  # fmt: skip
+        limits = limits_in(new.limits)
         async with self._audit.change(actor, "projects.create", project.id) as entry:
             if await self._store.get("projects", project.id) is not None:
                 raise _taken(project.id)
@@ -84,6 +105,8 @@ class Projects:
             except Conflict:
                 raise _taken(project.id) from None
             await self._follow(actor, project.id, None, project.expires_at)
+        if new.limits is not None:
+            await self._limits.put(actor, _budget(project.id), limits)
         return project
 
     async def get(self, project_id: str) -> Project:
@@ -99,20 +122,42 @@ class Projects:
         page = await self._store.find("projects", {}, limit=limit, after=after)
         return [_project(document) for document in page.data], page.next
 
+    async def views(self, projects: Sequence[Project]) -> list[dict[str, Any]]:
+        """As JSON."""
+        now = self._clock.now()
+        found = await self._limits.all_of([_budget(one.id) for one in projects])
+        return [
+            view_of(
+                ProjectView(
+                    id=one.id, created_at=one.created_at, name=one.name, responsible=one.responsible,
+                    expires_at=one.expires_at, state="ended" if one.has_ended(now) else "active",
+                    limits=limits.effective,
+                )
+            )
+            for one, limits in zip(projects, found, strict=True)
+        ]  # fmt: skip
+
     async def change(self, actor: Actor, project_id: str, changes: ProjectChanges) -> Project:
         async with self._audit.change(actor, "projects.change", project_id) as entry:
             before = await self.get(project_id)
-            fields = _checked_changes(changes)
+            fields, limits = _checked_changes(changes)
             await self._need_responsible(fields.get("responsible"))
             document, _ = await revise(self._store, "projects", entry, lambda _: fields, fields)
         project = _project(document)
         if project.expires_at != before.expires_at:
             await self._follow(actor, project_id, before.expires_at, project.expires_at)
+        if limits is None:
+            await self._limits.delete(actor, _budget(project_id))
+        elif limits is not UNSET:
+            await self._limits.put(actor, _budget(project_id), limits)
         return project
 
     async def end(self, actor: Actor, project_id: str) -> Project:
-        """Now: its keys are refused from now on."""
-        return await self.change(actor, project_id, ProjectChanges(expires_at=now_of(self._clock)))
+        """Now: its keys are refused from now on. What has ended stays as it is."""
+        project, now = await self.get(project_id), now_of(self._clock)
+        if project.has_ended(now):
+            return project
+        return await self.change(actor, project_id, ProjectChanges(expires_at=now))
 
     async def delete(self, actor: Actor, project_id: str) -> None:
         """Only one that nobody and nothing belongs to; what was used stays in the ledger."""
@@ -131,6 +176,15 @@ class Projects:
         """By id, without the user of its own keys."""
         found = each(self._store, "users", {"project": project_id})
         return [msgspec.convert(one, User) async for one in found if one["id"] != service_user(project_id)]
+
+    async def member_page(
+        self, project_id: str, *, limit: int, after: str | None = None
+    ) -> tuple[list[User], str | None]:
+        """The same, a page at a time; without the user of its own keys one may have one less."""
+        await self.get(project_id)
+        page = await self._store.find("users", {"project": project_id}, limit=limit, after=after)
+        people = (msgspec.convert(one, User) for one in page.data)
+        return [user for user in people if user.id != service_user(project_id)], page.next
 
     async def add_member(self, actor: Actor, project_id: str, user_id: str) -> User:
         """From another project they are taken away."""
@@ -194,22 +248,23 @@ class Projects:
                 await announce(self._state, [Change("keys", key["id"])])
 
 
-def _checked_changes(changes: ProjectChanges) -> dict[str, Any]:
-    """The fields as they are stored."""
+def _checked_changes(changes: ProjectChanges) -> tuple[dict[str, Any], Limits | UnsetType | None]:
+    """The fields as they are stored, and the limits, which are stored elsewhere."""
     fields = given(changes)
+    limits = fields.pop("limits", UNSET)
+    if isinstance(limits, Limits):
+        limits_in(limits)
     if "name" in fields:
         fields["name"] = name_in(fields["name"], "name")
     if "responsible" in fields:
         fields["responsible"] = optional_name(fields["responsible"], "responsible", 200)
-    if "expires_at" in fields:
-        fields["expires_at"] = _moment(fields["expires_at"])
-    return fields
+    if fields.get("expires_at") is not None:
+        fields["expires_at"] = in_utc(fields["expires_at"], "expires_at")
+    return fields, limits
 
 
-def _moment(moment: datetime | None) -> datetime | None:
-    if moment is None:
-        return None
-    return to_the_millisecond(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC))
+def _budget(project_id: str) -> Subject:
+    return Subject("project", project_id)
 
 
 def _taken(project_id: str) -> Conflict:

@@ -38,9 +38,10 @@ class Control(Struct, frozen=True, kw_only=True):
         ground = Ground(store=store, state=state, clock=clock, audit=audit, configured=configured)
         people, models = People(ground), Models(ground)
         keys = Keys(ground, people, models, pepper=pepper)
+        limits = LimitSets(ground, people, keys)
         return cls(
-            keys=keys, people=people, models=models, limits=LimitSets(ground, people, keys),
+            keys=keys, people=people, models=models, limits=limits,
             reports=Reports(ground), audit=audit, enrolment=Enrolment(ground),
-            projects=Projects(ground, people, keys),
+            projects=Projects(ground, people, keys, limits),
             announcements=Announcements(ground), agreements=Agreements(ground),
         )  # fmt: skip

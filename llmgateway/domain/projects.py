@@ -15,3 +15,6 @@ class Project(Struct, frozen=True, kw_only=True):
     responsible: str | None = None
     expires_at: datetime | None = None
     revision: int = 0
+
+    def has_ended(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmgateway.control.checks import email_in, limits_in, name_in, optional_name, user_id_in
+from llmgateway.control.checks import email_in, limits_in, name_in, optional_name, project_id_in, user_id_in
 from llmgateway.domain.errors import InvalidRequest
 from llmgateway.domain.limits import Limits
 
@@ -34,6 +34,12 @@ def test_user_ids_that_are_none(name: str) -> None:
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(InvalidRequest):
         email_in(address)
+
+
+@pytest.mark.parametrize("name", ["lab/end", "lab/keys", "lab/members", "lab/forget", "x" * 101, "a/.."])
+def test_project_ids_that_are_none(name: str) -> None:
+    with pytest.raises(InvalidRequest):
+        project_id_in(name, "id")
 
 
 def test_limits_have_a_largest_number() -> None:

@@ -58,7 +58,7 @@ async def show_one(desk: Desk, visit: Visit, error: GatewayError | None = None) 
         "members": await desk.control.projects.members(project.id),
         "chart": await tokens_by_day(desk, visit, lately(desk), {"project": project.id}),
         "total": total.rows[0] if total.rows else None, "service": service_user(project.id),
-        "is_over": project.expires_at is not None and project.expires_at <= now,
+        "is_over": project.has_ended(now),
         "last_day": as_last_day(desk, project.expires_at),
         "models": [model.id for model in await desk.control.models.catalog()],
     }  # fmt: skip
