@@ -21,13 +21,10 @@ def peer(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
-
 class Gate:
     """Lets in who brings the operators' key, or a session if there are any. Every refusal is the same."""
 
-    def __init__(
-        self, admin_key: Secret, session: Session | None = None, *, source: Source = peer
-    ) -> None:
+    def __init__(self, admin_key: Secret, session: Session | None = None, *, source: Source = peer) -> None:
         self._admin_key = admin_key.reveal().encode()
         self._session = session
         self._source = source

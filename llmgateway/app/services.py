@@ -123,9 +123,7 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         background = await stack.enter_async_context(Background())
         connections = Sweep[Timed]()
         outbox = Outbox(asyncio.get_running_loop().call_soon)
-        upstream = UpstreamClient(
-            connections, clock.monotonic, peers=Peers(settings.file.upstream_networks), outbox=outbox
-        )
+        upstream = upstream_of(settings, connections, clock, outbox)
         stack.callback(upstream.close)
         capabilities = Capabilities(upstream, clock.monotonic)
         count = Count(everywhere := with_echo(upstream, clock), clock.monotonic)
@@ -163,6 +161,13 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         background.begin(turn_sweep(connections, clock), turn_sweep(gateway.watch.calls, clock))
         await begin_work(services)
         yield services
+
+
+def upstream_of(
+    settings: Settings, connections: Sweep[Timed], clock: Clock, outbox: Outbox
+) -> UpstreamClient:
+    peers = Peers(settings.file.upstream_networks)
+    return UpstreamClient(connections, clock.monotonic, peers=peers, outbox=outbox)
 
 
 async def admission_on(footing: Footing, stack: AsyncExitStack) -> Admit:

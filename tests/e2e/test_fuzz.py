@@ -49,7 +49,7 @@ PIECES = (
     b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\u0000", b"\\ud800", b"\xff", b"\x00", b"null",
     b"true", b"-1", b"1e999", b"9" * 400, b'"model":', b'"stream":true,', b" " * 100, b"[" * 300,
 )  # fmt: skip
-VALUES = (
+VALUES: tuple[Any, ...] = (
     None,
     True,
     0,
