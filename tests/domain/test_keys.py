@@ -59,6 +59,15 @@ def test_what_is_no_key(token: bytes) -> None:
     assert keys.id_of(token) is None
 
 
+@pytest.mark.parametrize(("id", "secret"), [
+    ("a" * 11, "b" * 44), ("a" * 13, "b" * 42), ("a" * 12, "b" * 44), ("a" * 12, "b" * 42),
+    ("a" * 11, "b" * 43), ("a" * 11 + "-", "b" * 43), ("a" * 12, "b" * 42 + " "), ("a" * 12, "b" * 41 + "é"),
+])  # fmt: skip
+def test_a_right_checksum_makes_no_key(id: str, secret: str) -> None:
+    body = f"lgw_{id}_{secret}"
+    assert keys.id_of(f"{body}_{keys.checksum(body)}".encode()) is None
+
+
 def test_white_space_is_no_part_of_a_key() -> None:
     _, token = keys.mint()
     assert keys.id_of(f"{token}\n".encode()) is None
@@ -100,6 +109,8 @@ def test_both_keys_are_valid_while_a_rotation_overlaps() -> None:
     assert keys.is_valid(rotated, before, NOON - timedelta(seconds=1))
     assert not keys.is_valid(rotated, before, NOON)
     assert keys.is_valid(rotated, rotated.digest, NOON)
+    strange = keys.digest_of(b"other", PEPPER).hex()
+    assert not keys.is_valid(rotated, strange, NOON - timedelta(seconds=1))
 
 
 def test_a_principal_may_use_what_its_key_names() -> None:

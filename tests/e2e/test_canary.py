@@ -77,7 +77,7 @@ def words_of(keys: list[str]) -> list[str]:
     return [PROMPT, REPLY, VENDOR, *keys, *secrets, *(secret[:20] for secret in secrets)]
 
 
-async def test_a_laptop_keeps_no_words(upstream: ScriptedUpstream) -> None:
+async def test_s_prx_17_18_a_laptop_keeps_no_words(upstream: ScriptedUpstream) -> None:
     async with Gateway.embedded(environment_of(upstream, **DEBUG), config=CONFIG) as gateway:
         keys = await use(gateway, upstream)
         metrics = (await gateway.get("/metrics")).body
@@ -90,7 +90,9 @@ async def test_a_laptop_keeps_no_words(upstream: ScriptedUpstream) -> None:
         assert found_in(files_of(gateway.directory), words_of(keys)) == []
 
 
-async def test_a_fleet_keeps_no_words(upstream: ScriptedUpstream, redis_url: str, mongo_url: str) -> None:
+async def test_s_prx_17_18_a_fleet_keeps_no_words(
+    upstream: ScriptedUpstream, redis_url: str, mongo_url: str
+) -> None:
     environment = environment_of(upstream, **DEBUG)
     async with Gateway.fleet(environment, redis_url=redis_url, mongo_url=mongo_url, config=CONFIG) as fleet:
         keys = await use(fleet, upstream)

@@ -39,7 +39,7 @@ def run_checks(directory: Path, environment: dict[str, str]) -> list[dict[str, A
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-async def test_every_check(tenant: Tenant, node_modules: Path) -> None:
+async def test_s_in_13_every_check(tenant: Tenant, node_modules: Path) -> None:
     tenant.upstream.script("scripted-2", embed)
     tenant.upstream.script(
         "scripted-4", body(compact(tool_answer()).encode(), content_type="application/json")

@@ -32,7 +32,7 @@ ARGUMENTS = '{"city":"Jyväskylä"}'
 # --- answers
 
 
-async def test_chat(client: AsyncOpenAI, tenant: Tenant) -> None:
+async def test_s_in_13_chat(client: AsyncOpenAI, tenant: Tenant) -> None:
     answer = await chat(client, "ok-5", n=2)
     assert [choice.message.content for choice in answer.choices] == ["w0 w1 w2 w3 w4"] * 2
     assert answer.usage.completion_tokens == 10
@@ -78,7 +78,7 @@ async def test_the_blocking_client(tenant: Tenant) -> None:
     assert [record["outcome"] for record in await tenant.records(2)] == ["completed"] * 2
 
 
-async def test_a_tool_call(client: AsyncOpenAI, tenant: Tenant) -> None:
+async def test_s_in_13_a_tool_call(client: AsyncOpenAI, tenant: Tenant) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     tenant.upstream.script(
@@ -104,7 +104,7 @@ async def test_a_tool_call(client: AsyncOpenAI, tenant: Tenant) -> None:
     assert figures(await tenant.record()) == ("completed", 200, 40, 12, "upstream")
 
 
-async def test_a_streamed_tool_call(client: AsyncOpenAI, tenant: Tenant) -> None:
+async def test_s_in_13_a_streamed_tool_call(client: AsyncOpenAI, tenant: Tenant) -> None:
     def delta(**fields: Any) -> bytes:
         function = {"index": 0, "function": {"arguments": fields.pop("arguments")}, **fields}
         return _chunk({"tool_calls": [function]})

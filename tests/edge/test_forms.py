@@ -68,6 +68,6 @@ def test_forms_that_are_refused(body: bytes, param: str | None) -> None:
         b"",
     ],
 )
-def test_what_is_no_form(content_type: bytes) -> None:
+def test_s_prx_21_what_is_no_form(content_type: bytes) -> None:
     with pytest.raises(UnsupportedMedia):
         read_form(form(part("model", b"m")), content_type)

@@ -50,7 +50,7 @@ async def test_it_is_ready_unless_it_says_why_not(how: Any, status: int, word: s
     assert (answer.status_code, answer.json()["status"]) == (status, word)
 
 
-async def test_health_tells_both_with_versions_and_no_more() -> None:
+async def test_s_prx_20_health_tells_both_with_versions_and_no_more() -> None:
     answer = await ask("/health", degraded=("redis",))
     assert answer.status_code == 200
     assert answer.json() == {
@@ -75,7 +75,9 @@ async def test_health_tells_both_with_versions_and_no_more() -> None:
         ("off", {"adminkey": KEY}, 404),
     ],
 )
-async def test_who_may_read_the_metrics(metrics_for: Any, headers: dict[str, str], status: int) -> None:
+async def test_s_prx_20_who_may_read_the_metrics(
+    metrics_for: Any, headers: dict[str, str], status: int
+) -> None:
     assert (await ask("/metrics", metrics_for=metrics_for, headers=headers)).status_code == status
 
 

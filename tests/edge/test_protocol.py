@@ -214,7 +214,7 @@ async def test_a_request_as_the_application_sees_it(app: Application, client: Co
     (b"//elsewhere.example/v1", "//elsewhere.example/v1", b""),
     (b"/a?", "/a", b""),
 ])  # fmt: skip
-async def test_an_absolute_target_is_its_path(
+async def test_s_prx_19_an_absolute_target_is_its_path(
     app: Application, client: Connection, target: bytes, path: str, query: bytes
 ) -> None:
     await client.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
@@ -224,7 +224,7 @@ async def test_an_absolute_target_is_its_path(
 
 
 @pytest.mark.parametrize("method", ["TRACE", "PUT", "OPTIONS", "PATCH", "DELETE"])
-async def test_other_methods_are_the_applications_to_refuse(
+async def test_s_prx_19_other_methods_are_the_applications_to_refuse(
     app: Application, client: Connection, method: str
 ) -> None:
     assert (await client.ask(Request(method, "/echo"))).body == f"{method} /echo ".encode()
@@ -290,7 +290,9 @@ async def test_who_expects_100_may_be_refused_at_once(app: Application, client: 
 # --- pipelining
 
 
-async def test_pipelined_requests_are_answered_in_their_order(app: Application, client: Connection) -> None:
+async def test_s_prx_03_pipelined_requests_are_answered_in_their_order(
+    app: Application, client: Connection
+) -> None:
     """The first takes longest; each gets its own key back."""
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:

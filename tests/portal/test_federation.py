@@ -186,7 +186,7 @@ async def test_s_saml_14_asked_too_long_ago(browser: Browser, worker: Worker, de
     assert (await bring(browser, worker.organisation.idp.response(worker.sp, request))).status_code == 401
 
 
-async def test_s_saml_14_asked_by_another_browser(browser: Browser, worker: Worker) -> None:
+async def test_s_saml_14_s_csrf_02_asked_by_another_browser(browser: Browser, worker: Worker) -> None:
     """Who lets somebody else bring a good response of theirs would have them work in a strange account."""
     request = await leave(browser)
     document = worker.organisation.idp.response(worker.sp, request)
