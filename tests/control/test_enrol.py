@@ -212,8 +212,16 @@ async def test_nobody_gets_in_as_somebody_with_a_local_account(door: Door) -> No
     assert await door.is_refused("employee") == "name_taken"
 
 
-async def test_nobody_gets_in_as_a_project(door: Door) -> None:
-    assert await door.is_refused("employee", subject="service:thesis") == "name_taken"
+async def test_who_is_denied_takes_nothing_from_somebody_of_another_provider(door: Door) -> None:
+    await door.comes("employee")
+    key = await door.key()
+    assert await door.is_refused("guest", provider=OTHER) == "name_taken"
+    assert await door.passes(key)
+
+
+@pytest.mark.parametrize("name", ["service:thesis", "gone:0123456789ab"])
+async def test_nobody_gets_in_as_a_project_or_an_ended_account(door: Door, name: str) -> None:
+    assert await door.is_refused("employee", subject=name) == "name_taken"
 
 
 async def test_a_form_that_says_again_what_is_so_takes_nothing_over(door: Door) -> None:
