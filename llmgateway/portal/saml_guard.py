@@ -96,8 +96,8 @@ def inflated(text: str) -> bytes:
         whole = engine.decompress(decoded(text), MOST_BYTES)
     except zlib.error:
         raise Refused("the message is not deflated") from None
-    if engine.unconsumed_tail or not engine.eof:
-        raise Refused("the message is too large")
+    if not engine.eof:
+        raise Refused("the message is too large, or cut off")
     return whole
 
 

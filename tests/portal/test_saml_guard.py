@@ -1,5 +1,6 @@
 """Responses that must not be believed, each built from a good one that is."""
 
+import base64
 import copy
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -501,6 +502,8 @@ def test_s_saml_20_what_grows_when_it_is_inflated() -> None:
     with pytest.raises(Refused, match="not deflated"):
         inflated("////")
     assert len(inflated(deflated(b" " * (MOST_BYTES - 1)))) == MOST_BYTES - 1
+    with pytest.raises(Refused, match="cut off"):
+        inflated(base64.b64encode(base64.b64decode(deflated(b"<a/>" * 100))[:-3]).decode())
 
 
 def test_s_saml_20_laughs_and_depths() -> None:
