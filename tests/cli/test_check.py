@@ -116,7 +116,7 @@ def test_metadata_at_an_address_that_never_answers_has_a_deadline(
 ) -> None:
     monkeypatch.setattr(checking, "SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        with_saml(config, metadata=f"http://127.0.0.1:{server.getsockname()[1]}/idp")
+        with_saml(config, metadata=f"https://127.0.0.1:{server.getsockname()[1]}/idp")
         code, said = run("check")
     assert code == 1
     assert "no answer within 0.3 s" in said
