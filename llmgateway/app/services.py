@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from llmgateway import __version__
 from llmgateway.app.admission import open_admission
-from llmgateway.app.certificates import ends
+from llmgateway.app.certificates import LOOK_PERIOD as CERTIFICATES_PERIOD, Certificates
 from llmgateway.app.in_force import InForce, book_of
 from llmgateway.app.memory import Memory, alone, open_memory
 from llmgateway.app.periodic import OLD_SECONDS, Parts, Periodic, failing, periodic_work, values_of
@@ -97,6 +97,7 @@ class Services(Struct, frozen=True, kw_only=True):
     periodic: Periodic
     live: LiveCalls
     refusals: Refusals
+    certificates: Certificates
 
 
 class Footing(Struct, frozen=True):
@@ -150,13 +151,13 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         services = Services(
             clock=clock, in_force=in_force, outbox=outbox, store=store, state=state, redis=memory.redis,
             shelf=memory.shelf, journal=journal, shipper=Shipper(journal, store.append), recovery=recovery,
-            propagation=Propagation(state, clock, name=worker),
+            propagation=Propagation(state, clock, name=worker), metrics=metrics, tracing=tracing,
             catalogue=catalogue_of(in_force, store, gateway, capabilities), capabilities=capabilities,
             gateway=gateway, upstream=upstream, count=count, control=control, erasure=erasure,
-            metrics=metrics, tracing=tracing,
             board=Board(settings.data_dir / METRICS) if settings.is_production else None,
             background=background, periodic=periodic_work(parts, lambda: in_force.settings, name=worker),
             live=live_calls(gateway, memory, worker), refusals=Refusals(memory.shelf, name=worker),
+            certificates=Certificates(lambda: in_force.settings.file.saml, clock),
         )  # fmt: skip
         background.begin(turn_sweep(connections, clock), turn_sweep(gateway.watch.calls, clock))
         await begin_work(services)
@@ -303,6 +304,7 @@ async def begin_work(services: Services) -> None:
         heed_changes(services.state, [heed, services.propagation.heed]),
         every(CONFIG_PERIOD, take_over_configuration),
         every(WATERMARK_PERIOD, look_at_memory),
+        every(CERTIFICATES_PERIOD, services.certificates.warn),
         keep_probing(services.capabilities, lambda: gateway.route.catalog, reload.soon),
     )
 
@@ -334,8 +336,7 @@ def samples_of(services: Services) -> Sequence[Sample]:
     ]
     values += _of_admission(gateway.admit)
     values += [
-        ("certificate_expiry_timestamp_seconds", (name,), end)
-        for name, end in ends(services.in_force.settings.file.saml)
+        ("certificate_expiry_timestamp_seconds", (name,), end) for name, end in services.certificates.ends()
     ]
     values += [
         ("upstream_up", (model.id, target.replica), replicas[target.url].is_up)

@@ -3,18 +3,22 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from llmgateway.app.certificates import ends
+from llmgateway.app.federated import look_at, prepare, told_end
 from llmgateway.cli.opened import Opened, opened
 from llmgateway.cli.options import Arguments
 from llmgateway.cli.printing import say, say_rows
 from llmgateway.domain.catalog import Deadlines, Model, Target
 from llmgateway.domain.errors import GatewayError, NotAllowed
 from llmgateway.domain.policy import Policy
-from llmgateway.domain.ports import UpstreamRequest
+from llmgateway.domain.ports import SystemClock, UpstreamRequest
 from llmgateway.domain.sweep import Sweep, Timed
+from llmgateway.settings import BadSettings, Settings
 from llmgateway.upstream.client import UpstreamClient
 from llmgateway.upstream.peers import Peers
 
@@ -48,8 +52,38 @@ def checks_of(here: Opened) -> Iterable[Awaitable[Row]]:
     if settings.file.saml is not None:
         yield _row("policy", "who signs in with SAML", partial(_somebody, settings.file.policy))
     upstream = UpstreamClient(Sweep[Timed](), time.monotonic, peers=Peers(settings.file.upstream_networks))
+    yield from _of_saml(settings, upstream)
     for target in places(settings.models):
         yield _row("model server", target.url, partial(_reach, upstream, target))
+
+
+def _of_saml(settings: Settings, upstream: UpstreamClient) -> Iterator[Awaitable[Row]]:
+    """Our certificates, and what identity providers say of themselves."""
+    saml, clock = settings.file.saml, SystemClock()
+    if saml is None:
+        return
+    now = clock.now()
+    for name, end in ends(saml):
+        moment = datetime.fromtimestamp(end, UTC)
+        yield _row("certificate", name, partial(_until, moment, now))
+    try:
+        prepared = prepare(settings)
+    except BadSettings as bad:
+        complaint = "; ".join(bad.complaints)
+        yield _row("saml", "our keys and the libraries", partial(_bad, complaint))
+        return
+    assert prepared is not None, "there is SAML"
+    for provider in saml.providers:
+        look = partial(look_at, prepared, provider, settings, upstream, clock)
+        yield _row("identity provider", f"{provider.id}: {provider.metadata}", look)
+
+
+async def _until(end: datetime, now: datetime) -> str:
+    return next(told_end("the certificate", end, now))
+
+
+async def _bad(complaint: str) -> str:
+    raise NotAllowed(complaint)
 
 
 def places(models: Iterable[Model]) -> Iterable[Target]:

@@ -9,25 +9,29 @@ import contextlib
 import hmac
 import logging
 import re
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
+from types import MappingProxyType
 from typing import TypeVar
 
+import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from msgspec import Struct
+from msgspec import UNSET, Struct, structs
 
 from llmgateway.control.audit import Actor
 from llmgateway.control.changes import each, need
 from llmgateway.control.ground import Ground
 from llmgateway.control.moments import now_of
+from llmgateway.control.names import has_account
+from llmgateway.control.passwords import LONGEST, password_in, random_password
 from llmgateway.control.people import NewUser, People, UserChanges
 from llmgateway.control.projects import SERVICE
 from llmgateway.domain.errors import (
     Conflict,
     GatewayError,
     InvalidRequest,
+    NotAllowed,
     NotAuthenticated,
     NotFound,
     OverLimit,
@@ -40,7 +44,6 @@ from llmgateway.domain.secret import Secret
 log = logging.getLogger(__name__)
 
 LOGIN = re.compile(r"[a-z0-9][a-z0-9._@-]{0,62}[a-z0-9]", re.ASCII)
-SHORTEST, LONGEST = 10, 1000  # characters of a password
 WINDOW = 900.0  # seconds in which tries are counted
 PER_PAIR, PER_ADDRESS, PER_NAME = 10, 200, 100  # tries: of a name from an address, from one, of one
 SIGN_UPS, HOUR = 20, 3600.0  # tries from an address
@@ -48,8 +51,8 @@ AT_ONCE = 2  # passwords hashed at a time: each takes 64 MiB
 FIRST = "#first"  # no name of an account: the document that says whose the first one is
 SHELF, SESSIONS = "tries", "sessions"
 TRIES = 8
-LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that is taken for another when it is read aloud
-GROUPS, GROUP_LENGTH = 4, 5  # of a random password: 100 bits
+CLOSED = ""  # in place of a password's hash: no password fits
+ROLES: Mapping[bool, list[Role]] = MappingProxyType({True: ["user", "admin"], False: ["user"]})
 LONG, NETWORK = 6, 64  # the version of IP, and the bits of the part that a provider gives to one line
 NOBODY = "nobody"  # the target of a try that names no account
 
@@ -126,36 +129,34 @@ class Accounts:
         if await self._shelf.count(SHELF, f"up:{_line_of(address)}", HOUR) > SIGN_UPS:
             raise OverLimit("Too many tries from your address; try again in an hour.", retry_after=60)
         async with self._audit.change(actor, "accounts.create", login) as entry:
-            if await self.has(login):  # before it becomes the first, which it could not be made as
-                raise _taken()
+            asked = NewUser(id=login, name=new.name or None, email=new.email or None)
+            self._people.checked(asked)
+            if await has_account(self._store, self._clock, login):
+                raise _taken()  # before it becomes the first, which it could not be made as
             is_admin = await self._becomes_admin(login, new.claim)
-            await self._need_free(login, is_admin=is_admin)
+            is_known = await self._need_free(login, is_admin=is_admin)
             digest = await self._hashed(password)
             await entry.accept({"is_admin": is_admin})
-            user = await self._user(actor, login, new, is_admin=is_admin)
-            try:
-                await self._store.insert("accounts", self._account(login, digest))
-            except Conflict:
-                raise _taken() from None
-            except GatewayError:
-                await self._take_back(login, is_admin=is_admin)
-                raise
-        return user
+            make = self._taken_over if is_known else self._made
+            return await make(actor, structs.replace(asked, roles=ROLES[is_admin]), digest)
 
     async def sign_in(self, actor: Actor, login: str, password: Secret, address: str) -> str:
         """The user's id. Raises `NotAuthenticated` whatever is wrong, `OverLimit` after too many tries."""
         if not self.rules().sign_in:
             raise _wrong()
         login = login.strip().lower()[:100]
-        await self._count_try(login, address)
+        await self._count_try(actor, login, address)
         account = await self._store.get("accounts", login) if LOGIN.fullmatch(login) else None
         digest = account["password"] if account else await self._digest_of_nobody()
-        is_right = await self._matches(digest, password)
+        is_right = await self._matches(digest, password) and account is not None
+        why = await self._against(login)
         # A name that is none may be a password, typed in the wrong place.
-        target, result = login if account else NOBODY, "ok" if is_right and account else "refused"
+        target, result = login if account else NOBODY, (why.code if why else "ok") if is_right else "refused"
         await self._audit.write(actor, "accounts.sign_in", target, result=result, details={})
         if not is_right or account is None:
             raise _wrong()
+        if why is not None:
+            raise why
         for id in (f"pair:{login}:{_line_of(address)}", f"name:{login}"):
             await self._shelf.delete(SHELF, id)
         if self._hasher.check_needs_rehash(digest):
@@ -178,16 +179,11 @@ class Accounts:
         user's sessions end."""
         async with self._audit.change(actor, "accounts.password", user_id) as entry:
             await self._need_local(user_id)
-            chosen = _random_password() if password is None else password
+            chosen = random_password() if password is None else password
             digest = await self._hashed(password_in(chosen, user_id))
             await entry.accept({"is_new": not await self.has(user_id)})
             is_new = await self._put(user_id, digest)
-            try:
-                await self._need_local(user_id)
-            except (Conflict, NotFound):  # ended, or come from a provider, in the same moment
-                if is_new:
-                    await self._store.delete("accounts", user_id)
-                raise
+            await self._need_local(user_id)  # unless it was ended in the same moment
         return NewPassword(password=chosen, is_new=is_new, ended=await self._end_sessions(user_id))
 
     def refusal_of(self, user: User) -> Conflict | None:
@@ -202,22 +198,43 @@ class Accounts:
             return Conflict("This user name is no name that somebody can sign in by.")
         return None
 
-    async def _need_local(self, user_id: str) -> None:
-        refusal = self.refusal_of(await self._people.get(user_id))
+    async def _need_local(self, user_id: str) -> Document:
+        user = await need(self._store, "users", user_id)
+        refusal = self.refusal_of(msgspec.convert(user, User))
         if refusal is not None:
             raise refusal
+        return user
 
     async def _put(self, user_id: str, digest: str) -> bool:
         """Whether there was no account before."""
         for _ in range(TRIES):
             account = await self._store.get("accounts", user_id)
-            with contextlib.suppress(Conflict):
-                if account is None:
-                    await self._store.insert("accounts", self._account(user_id, digest))
-                else:
+            if account is None and await self._is_opened(user_id, digest):
+                return True
+            if account is not None:
+                with contextlib.suppress(Conflict):
                     await self._replace(account, digest)
-                return account is None
+                    return False
         raise Conflict("This account keeps changing; please try again.")
+
+    async def _is_opened(self, user_id: str, digest: str) -> bool:
+        """A first account for who is a user already; False where there is one. It opens nothing before it is
+        sure that the user has not come in by another door meanwhile."""
+        account = self._account(user_id, CLOSED)
+        try:
+            await self._store.insert("accounts", account)
+        except Conflict:
+            return False
+        try:
+            await self._claim(user_id)
+        except (Conflict, NotFound):
+            await self._store.delete("accounts", user_id)
+            raise
+        try:
+            await self._replace(account, digest)
+        except Conflict:  # another password was set meanwhile
+            return False
+        return True
 
     async def _end_sessions(self, user_id: str) -> int | None:
         """And lets the user try again who has tried too often."""
@@ -246,37 +263,61 @@ class Accounts:
             return False
         return not [user async for user in each(self._store, "users", {}) if _is_other_admin(user, login)]
 
-    async def _need_free(self, login: str, *, is_admin: bool) -> None:
+    async def _need_free(self, login: str, *, is_admin: bool) -> bool:
+        """Whether there is a user of this name, whom only the first account may take over."""
         if not is_admin and not self.rules().sign_up:
             raise InvalidRequest("The first account here needs the operators' key.", param="claim")
         user = await self._store.get("users", login)
-        if user is not None and (not is_admin or user.get("state") == "gone"):
+        if user is not None and (not is_admin or self.refusal_of(msgspec.convert(user, User))):
             raise _taken()
+        return user is not None
 
-    async def _user(self, actor: Actor, login: str, new: NewAccount, *, is_admin: bool) -> User:
-        roles: list[Role] = ["user", "admin"] if is_admin else ["user"]
+    async def _against(self, login: str) -> GatewayError | None:
+        """Why the right password does not do: it opens the account of a user who signs in here."""
+        user = await self._store.get("users", login)
+        if user is None or user.get("provider") is not None:
+            return _wrong()
+        if user.get("state", "active") != "active" or user.get("lapsed") is not None:
+            return NotAllowed("This account is suspended; please ask the operators.", code="suspended")
+        return None
+
+    async def _made(self, actor: Actor, asked: NewUser, digest: str) -> User:
+        """The account comes first, so that nobody comes in by its name at another door."""
         try:
-            return await self._people.create(
-                actor, NewUser(id=login, name=new.name or None, email=new.email or None, roles=roles)
-            )
+            await self._store.insert("accounts", self._account(asked.id, digest))
         except Conflict:
-            if not is_admin:
-                raise _taken() from None
-        changes = UserChanges(roles=roles) if not new.name else UserChanges(roles=roles, name=new.name)
-        return await self._people.change(actor, login, changes)
+            raise _taken() from None
+        try:
+            return await self._people.create(actor, asked)
+        except Conflict:
+            await self._store.delete("accounts", asked.id)
+            raise _taken() from None
 
-    async def _take_back(self, login: str, *, is_admin: bool) -> None:
-        """Else the name would be nobody's for ever. The first account's may be taken over anyway."""
-        if not is_admin:
-            with contextlib.suppress(GatewayError):
-                await self._store.delete("users", login)
+    async def _taken_over(self, actor: Actor, asked: NewUser, digest: str) -> User:
+        if not await self._is_opened(asked.id, digest):
+            raise _taken()
+        changes = UserChanges(roles=asked.roles, name=asked.name or UNSET)
+        return await self._people.change(actor, asked.id, changes)
 
-    async def _count_try(self, login: str, address: str) -> None:
+    async def _claim(self, user_id: str) -> None:
+        """The account is there. Whoever has looked for it before, to come in by another door, must look
+        again: so the user changes, though nothing of it does."""
+        for _ in range(TRIES):
+            user = await self._need_local(user_id)
+            with contextlib.suppress(Conflict):
+                await self._store.replace("users", {**user, "revision": user["revision"] + 1})
+                return
+        raise Conflict("This account keeps changing; please try again.")
+
+    async def _count_try(self, actor: Actor, login: str, address: str) -> None:
         line = _line_of(address)
         limits = ((f"from:{line}", PER_ADDRESS), (f"pair:{login}:{line}", PER_PAIR),
                   (f"name:{login}", PER_NAME))  # fmt: skip
         for id, most in limits:
-            if await self._shelf.count(SHELF, id, WINDOW) > most:
+            count = await self._shelf.count(SHELF, id, WINDOW)
+            if count == most + 1:  # once: what follows would drown everything else
+                await self._audit.write(actor, "accounts.sign_in", NOBODY, result=OverLimit.code, details={})
+            if count > most:
                 raise OverLimit("Too many tries; please wait a quarter of an hour.", retry_after=60)
 
     def _account(self, login: str, digest: str) -> Document:
@@ -314,24 +355,6 @@ def login_in(value: str) -> str:
             "A user name has 2 to 64 letters a-z, digits, dots, hyphens, underscores or @, "
             "and begins and ends with a letter or digit.", param="login")  # fmt: skip
     return login
-
-
-def password_in(value: Secret, login: str, param: str = "password") -> str:
-    password = value.reveal()
-    if not SHORTEST <= len(password) <= LONGEST:
-        raise InvalidRequest("A password has at least 10 characters.", param=param)
-    if password.lower() == login.strip().lower() or len(set(password)) < 4:
-        raise InvalidRequest("That password is too easy to guess.", param=param)
-    try:
-        password.encode()
-    except UnicodeError:
-        raise InvalidRequest("That password cannot be written.", param=param) from None
-    return password
-
-
-def _random_password() -> Secret:
-    groups = ("".join(secrets.choice(LETTERS) for _ in range(GROUP_LENGTH)) for _ in range(GROUPS))
-    return Secret("-".join(groups))
 
 
 def _line_of(address: str) -> str:

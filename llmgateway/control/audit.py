@@ -1,7 +1,8 @@
 """The audit log: who changed what, as a chain of lines that each hold the hash of the one before.
 
-A line is written before its change takes effect, so no change is without one. Where the change then fails, a
-second line with the same target and request id says so. Whoever alters, inserts or drops a line breaks the
+A line is written before its change takes effect, so no change is without one, and after everything that could
+be a reason to refuse it. Where the change then fails, a second line with the same target and request id says
+so. Whoever alters, inserts or drops a line breaks the
 chain; that lines were cut off at its end shows in the process's log, which gets every line too.
 """
 
@@ -74,16 +75,19 @@ class Entry:
         self._actor = actor
         self._action = action
         self.target = target
-        self._is_written = False
+        self._said: str | None = None
 
-    async def accept(self, details: Mapping[str, object]) -> None:
-        """The change is about to be made. A change that has to be tried again is still one line."""
-        if not self._is_written:
-            await self._write("ok", details)
-            self._is_written = True
+    async def accept(self, details: Mapping[str, object], result: str = "ok") -> None:
+        """The change is about to be made. A change that has to be tried again is still one line. `result` is
+        another where what was asked for will be refused, and something changes all the same."""
+        if self._said is None:
+            await self._write(result, details)
+            self._said = result
 
     async def fail(self, code: str) -> None:
         """Never hides the error that it tells of."""
+        if self._said == code:
+            return
         try:
             await self._write(code, {})
         except GatewayError as error:

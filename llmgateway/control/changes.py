@@ -1,7 +1,7 @@
 """Changes to stored documents: made against the revision that was read, then announced to every process."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -46,16 +46,22 @@ async def need(store: Documents, kind: Kind, name: str) -> Document:
     return document
 
 
+async def _nothing_else() -> None: ...
+
+
 async def revise(
-    store: Documents, kind: Kind, entry: Entry, change: Fields, details: Mapping[str, object]
-) -> tuple[Document, bool]:
+    store: Documents, kind: Kind, entry: Entry, change: Fields, details: Mapping[str, object],
+    unless: Callable[[], Awaitable[None]] = _nothing_else,
+) -> tuple[Document, bool]:  # fmt: skip
     """Puts what `change` gives over the fields of the document that `entry` is about; says whether it was
-    news. Fields that this version does not know are kept."""
+    news. Fields that this version does not know are kept. `unless` is asked between reading and writing, and
+    raises what stands against it."""
     for _ in range(TRIES):
         document = await need(store, kind, entry.target)
         changed = {**document, **change(document)}
         if changed == document:
             return document, False
+        await unless()
         await entry.accept(details)
         changed["revision"] = document["revision"] + 1
         try:

@@ -5,6 +5,7 @@ are; who is given no role is shut out whatever was set, and so are all keys, unt
 """
 
 import logging
+from functools import partial
 from typing import Any, get_args
 
 import msgspec
@@ -17,6 +18,7 @@ from llmgateway.control.granted import GRANTED, UNGRANTED, granted_fields, grant
 from llmgateway.control.ground import Ground
 from llmgateway.control.models import Models
 from llmgateway.control.moments import now_of
+from llmgateway.control.names import has_account
 from llmgateway.control.policy import decide
 from llmgateway.control.projects import SERVICE
 from llmgateway.domain.catalog import Catalog
@@ -29,6 +31,7 @@ from llmgateway.domain.ports import Document
 log = logging.getLogger(__name__)
 
 CACHED = (*GRANTED, "lapsed", "state")  # what calls are judged by
+SUSPENDED = "suspended"
 LAPSES = frozenset(get_args(Lapse))
 NAME_LENGTH, EMAIL_LENGTH = 100, 254
 
@@ -62,10 +65,11 @@ class Enrolment:
                 if before.get("provider") is not None:  # of who never came in nothing is kept
                     await self._shut_out(actor, arrival)
                 raise _denied()
-            await entry.accept(_told(arrival, before))
+            is_out = before.get("state", "active") != "active" or _still_lapsed(before) is not None
+            await entry.accept(_told(arrival, before), result=SUSPENDED if is_out else "ok")
             user = await self._let_in(entry, arrival)
             if not user.is_active:
-                raise NotAllowed("This account is suspended; please ask the operators.", code="suspended")
+                raise NotAllowed("This account is suspended; please ask the operators.", code=SUSPENDED)
         return user
 
     async def _arrival(self, identity: Identity) -> Arrival:
@@ -84,11 +88,14 @@ class Enrolment:
             raise Conflict("This name is a project's.", param="subject", code="name_taken")
         if arrival.id.startswith(GONE):
             raise Conflict("This name is an ended account's.", param="subject", code="name_taken")
-        if await self._store.get("accounts", arrival.id) is not None:
-            raise Conflict("There is a local account of this name.", param="subject", code="name_taken")
+        await self._refuse_local(arrival.id)
         document = await self._store.get("users", arrival.id) or {}
         _refuse_another(document, arrival)
         return document
+
+    async def _refuse_local(self, name: str) -> None:
+        if await has_account(self._store, self._clock, name):
+            raise Conflict("There is a local account of this name.", param="subject", code="name_taken")
 
     async def _shut_out(self, actor: Actor, arrival: Arrival) -> None:
         def change(before: Document) -> Document:
@@ -100,7 +107,10 @@ class Enrolment:
             await announce_user(self._store, self._state, arrival.id)
 
     async def _let_in(self, entry: Entry, arrival: Arrival) -> User:
+        """Who signs up here takes the name as an account first, and becomes a user then. So an account that
+        is looked for after the user was read, or after there was none, is seen in time."""
         if await self._store.get("users", arrival.id) is None:
+            await self._refuse_local(arrival.id)
             user = User(id=arrival.id, created_at=now_of(self._clock))
             document = {**document_of(user), **self._fields(arrival, {})}
             try:
@@ -119,7 +129,9 @@ class Enrolment:
             seen.update(before)
             return self._fields(arrival, before)
 
-        document, _ = await revise(self._store, "users", entry, change, {})
+        document, _ = await revise(
+            self._store, "users", entry, change, {}, partial(self._refuse_local, arrival.id)
+        )
         if any(seen.get(name) != document[name] for name in CACHED):
             await announce_user(self._store, self._state, arrival.id)
         return msgspec.convert(document, User)

@@ -145,6 +145,8 @@ class LimitSets:
             await self._keys.change(actor, subject.id, KeyChanges(limits=None))
         else:
             async with self._audit.change(actor, "limits.delete", subject.name) as entry:
+                if await self._store.get("limits", subject.name) is None:
+                    return await self.get(subject)
                 await entry.accept({})
                 if await self._store.delete("limits", subject.name):
                     await announce(self._state, [Change("limits", subject.name)])

@@ -94,7 +94,7 @@ class People:
         self._reader = Reader(log)
 
     async def create(self, actor: Actor, new: NewUser) -> User:
-        user = self._checked(new)
+        user = self.checked(new)
         async with self._audit.change(actor, "users.create", user.id) as entry:
             if await self._store.get("users", user.id) is not None:
                 raise _taken(user.id)
@@ -141,7 +141,8 @@ class People:
     def _user(self, document: Document) -> User:
         return self._reader.read(document, User)
 
-    def _checked(self, new: NewUser) -> User:
+    def checked(self, new: NewUser) -> User:
+        """As it would be made. Raises `InvalidRequest`."""
         return User(
             id=_unlike_gone(user_id_in(new.id, "id")), created_at=now_of(self._clock),
             name=optional_name(new.name, "name"), email=email_in(new.email),

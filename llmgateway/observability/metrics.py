@@ -58,7 +58,7 @@ FAMILIES: Mapping[str, Family] = {
     "waiting_requests": Family(kind="gauge", help="Calls that wait for a place of a full model.",
                                labels=("model",)),
     "certificate_expiry_timestamp_seconds": Family(kind="gauge", labels=("certificate",), folds="min",
-                                                   help="When a certificate of the configuration ends."),
+                                                   help="When a certificate ends."),
     "strange_records": Family(kind="counter", help="Records of the shared cache that were another's; none is "
                                                    "believed."),
     "inflight_requests": Family(kind="gauge", help="Calls under way."),

@@ -7,11 +7,12 @@ from llmgateway.control.moments import written
 from llmgateway.control.people import UserChanges, user_view
 from llmgateway.control.plain import plain
 from llmgateway.control.reports import RecordsAsk, UsageAsk, record_view, usage_view
-from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, OverLimit
+from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, NotFound, OverLimit
 from llmgateway.domain.secret import Secret
 from llmgateway.portal.keys import PAGE
-from llmgateway.portal.sign_in import status_of
+from llmgateway.portal.sign_in import sign_out, status_of
 from llmgateway.portal.visit import Answer, Desk, Download, Page, Redirect, Visit
+from llmgateway.portal.words import later
 
 EXPORTED_RECORDS = 1000
 
@@ -48,8 +49,10 @@ async def change_password(desk: Desk, visit: Visit) -> Answer:
 async def end_session(desk: Desk, visit: Visit) -> Answer:
     handle = visit.form.text("session")
     if handle == visit.current.handle:
-        return Redirect("sign-in", said="signed-out", ends=True)
+        return await sign_out(desk, visit)
     async with desk.control.audit.change(visit.actor, "sessions.end", visit.me.id) as entry:
+        if handle not in {session.handle for session in await desk.sessions.of_user(visit.me.id)}:
+            raise NotFound(later("That session is over already."))
         await entry.accept({"which": "another"})
         await desk.sessions.end_one(visit.me.id, handle)
     return Redirect("account", said="ended")

@@ -171,8 +171,25 @@ class Door:
             raise MethodNotAllowed(later("This page cannot be used like that."))
         if method == "POST":
             visit = await self._with_form(visit)
-        answer = await show(self._house.desk, visit)
+        try:
+            answer = await show(self._house.desk, visit)
+        except NotAllowed as error:
+            await self._tell(visit, place, error)
+            raise
         return await self._sent(visit, answer)
+
+    async def _tell(self, visit: Visit, place: Place, error: NotAllowed) -> None:
+        """What an operator tried whom the role does not allow it. Never hides the error."""
+        if visit.request.method != "POST" or place.needs not in ("operator", "admin"):
+            return
+        target = str(visit.request.path_params.get("id", "")) or visit.me.id
+        try:
+            await self._house.desk.control.audit.write(
+                visit.actor, f"portal.{place.name}", target, result=error.code, details={}
+            )
+        except GatewayError as missing:
+            fields = {"place": place.name, "error": missing.code}
+            log.warning("no audit line for what was refused", extra={"fields": fields})
 
     async def _detour(self, visit: Visit, place: Place) -> str | None:
         """The place that comes first: the sign-in, or the terms of use."""

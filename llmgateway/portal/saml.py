@@ -7,6 +7,7 @@ always the configured one, never one of a request.
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from onelogin.saml2.utils import OneLogin_Saml2_Utils
 from llmgateway.domain.saml import IdentityProvider, KeyPair, Saml
 from llmgateway.portal import saml_guard
 from llmgateway.portal.saml_guard import MOST_METADATA, Expected, Proved, Refused, decoded, inflated, parsed
+from llmgateway.wire.certificate import NotACertificate, ends_at
 
 METADATA = "urn:oasis:names:tc:SAML:2.0:metadata"
 REDIRECT = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"
@@ -38,12 +40,14 @@ UNLIKED = (OneLogin_Saml2_Error, OneLogin_Saml2_ValidationError, xmlsec.Error, e
 
 class Idp(Struct, frozen=True, kw_only=True):
     """An identity provider as its metadata says, which counts `until` then. `settings` are the library's, one
-    for each of our keys."""
+    for each of our keys. `signs_until`: the end of the last of its certificates, None where none can be read.
+    Signatures are believed after it, too; but a provider changes its certificate then, at the latest."""
 
     provider: IdentityProvider
     entity_id: str
     sign_out_url: str | None
     until: datetime | None
+    signs_until: datetime | None
     settings: tuple[OneLogin_Saml2_Settings, ...]
 
     @property
@@ -107,10 +111,11 @@ class ServiceProvider:
         for url in (found["singleSignOnService"]["url"], sign_out, leaving.get("responseUrl")):
             if url is not None and not _is_web(url):
                 raise Refused("the metadata has an address that is none")
+        signs_until = _last_end(found)  # before the library makes something else of it
         wholes = [self._settings(pair, found) for pair in self._saml.pairs]
         settings = _guarded(lambda: [OneLogin_Saml2_Settings(whole) for whole in wholes])
         return Idp(provider=provider, entity_id=found["entityId"], sign_out_url=sign_out, until=until,
-                   settings=tuple(settings))  # fmt: skip
+                   signs_until=signs_until, settings=tuple(settings))  # fmt: skip
 
     def metadata(self) -> bytes:
         """Ours, signed; it announces a second certificate, too, and providers encrypt for either. It has no
@@ -246,6 +251,14 @@ def _check_message(idp: Idp, document: bytes) -> None:
         document, cert=certificates[0], multicerts=certificates,
         xpath=OneLogin_Saml2_Utils.RESPONSE_SIGNATURE_XPATH, raise_exceptions=True,
     ))  # fmt: skip
+
+
+def _last_end(found: Mapping[str, Any]) -> datetime | None:
+    ends: list[datetime] = []
+    for text in found.get("x509certMulti", {}).get("signing") or [found.get("x509cert", "")]:
+        with suppress(NotACertificate):
+            ends.append(ends_at("".join(text.split())))
+    return max(ends, default=None)
 
 
 def _is_web(url: str) -> bool:

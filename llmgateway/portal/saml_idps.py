@@ -4,7 +4,7 @@ cannot be read but no longer than it says, and read at once when a provider sign
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import NoReturn
 
 from llmgateway.domain.ports import Clock
@@ -48,6 +48,12 @@ class Idps:
     def issuing(self, entity_id: str) -> Idp | None:
         found = [one for one in self.all() if one.entity_id == entity_id]
         return found[0] if len(found) == 1 else None
+
+    def ends(self) -> Iterator[tuple[str, float]]:
+        """When the last certificate of each ends: its name, and seconds since 1970."""
+        for idp in self.all():
+            if idp.signs_until is not None:
+                yield f"provider-{idp.provider.id}", idp.signs_until.timestamp()
 
     @property
     def missing(self) -> list[str]:

@@ -48,8 +48,10 @@ async def sign_in(desk: Desk, visit: Visit) -> Answer:
 async def sign_out(desk: Desk, visit: Visit) -> Answer:
     if visit.user is not None:
         await desk.playground.end(visit.actor, visit.user.id)
-        await _note_end(desk, visit)
     word = None if desk.federation is None else await desk.federation.leave(visit)
+    if visit.user is not None:
+        await desk.sessions.end_one(visit.user.id, visit.current.handle)
+        await _note_end(desk, visit)
     if word is not None:
         return Redirect("saml-slo", {"word": word}, ends=True)
     return Redirect("sign-in", said="signed-out", ends=True)

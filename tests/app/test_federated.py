@@ -5,7 +5,7 @@ import base64
 import logging
 import zlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -119,6 +119,23 @@ async def test_the_policy_decides_of_who_signs_in(settings: Settings) -> None:
         assert "large" not in page.text
         assert await arrives(client, idp, settings, "student") == 403  # no rule gives a role any more
         assert (await client.get("/portal/models")).status_code == 303  # nor does the session last
+
+
+async def test_when_a_provider_s_certificate_ends_is_a_metric(settings: Settings, tmp_path: Path) -> None:
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=9)
+    (tmp_path / "idp.xml").write_bytes(TestIdp(new_pair("soon", until=until)).metadata())
+    app = create_app(settings, drain_pause=0)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8080") as client,
+    ):
+        sign = 'llmgateway_certificate_expiry_timestamp_seconds{certificate="provider-uni"} '
+
+        async def told() -> list[float]:
+            lines = (await client.get("/metrics")).text.splitlines()
+            return [float(line.removeprefix(sign)) for line in lines if line.startswith(sign)]
+
+        assert await eventually_answers(told, "the metadata is read") == [until.timestamp()]
 
 
 class MetadataServer:

@@ -27,6 +27,7 @@ from llmgateway.domain.errors import (
     Conflict,
     GatewayError,
     InvalidRequest,
+    NotAllowed,
     NotAuthenticated,
     NotFound,
     OverLimit,
@@ -272,6 +273,45 @@ async def test_a_sign_up_that_is_refused_leaves_no_line_that_says_ok(house: Hous
     page = await desk.control.audit.page({"action": "accounts.create"}, limit=10)
     told = [(line["target"], line["result"]) for line in page.data]
     assert told == [("bob", "conflict"), ("alice", "conflict"), ("alice", "ok")]
+
+
+@pytest.mark.parametrize("mail", ["nowhere", "@x", "a@", "x" * 300 + "@y.z"])
+async def test_s_aud_01_a_mail_that_cannot_be_leaves_no_line_that_says_ok(
+    house: House, desk: Desk, mail: str
+) -> None:
+    """And nobody has become the first one by it."""
+    with pytest.raises(InvalidRequest):
+        await house.sign_up("alice", email=mail)
+    page = await desk.control.audit.page({}, limit=10)
+    assert [(line["action"], line["result"]) for line in page.data] == [("accounts.create", "invalid_value")]
+    assert await house.accounts.is_first()
+    assert not await house.accounts.has("alice")
+    assert (await house.sign_up("bob", email="bob@example.org")).is_admin
+
+
+@pytest.mark.parametrize("state", ["suspended", "asleep since a later version"])
+async def test_s_aud_01_the_right_password_of_who_is_suspended_is_not_ok(
+    house: House, desk: Desk, state: str
+) -> None:
+    await house.sign_up("alice")
+    user = await desk.store.get("users", "alice")
+    assert user is not None
+    await desk.store.replace("users", {**user, "state": state, "revision": user["revision"] + 1})
+    with pytest.raises(NotAllowed):
+        await house.sign_in("alice")
+    with pytest.raises(NotAuthenticated):
+        await house.sign_in("alice", Secret("wrong wrong"))
+    page = await desk.control.audit.page({"action": "accounts.sign_in"}, limit=10)
+    assert [line["result"] for line in page.data] == ["refused", "suspended"]
+
+
+async def test_s_aud_01_too_many_tries_are_one_line(house: House, desk: Desk) -> None:
+    for _ in range(PER_PAIR + 5):
+        with pytest.raises((NotAuthenticated, OverLimit)):
+            await house.sign_in("alice", Secret("wrong wrong"))
+    page = await desk.control.audit.page({"action": "accounts.sign_in"}, limit=100)
+    told = [line["result"] for line in page.data]
+    assert told == ["rate_limit_exceeded", *["refused"] * PER_PAIR]
 
 
 async def test_a_password_is_made_for_who_has_none(house: House, desk: Desk) -> None:

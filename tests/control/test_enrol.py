@@ -181,6 +181,7 @@ async def test_who_is_suspended_by_hand_stays_out(door: Door) -> None:
     await door.comes("employee")
     await door.desk.control.people.change(ANN, ALICE, UserChanges(state="suspended"))
     assert await door.is_refused("employee", groups=("llm-admins",)) == "suspended"
+    assert [line["result"] for line in await door.lines("users.sign_in")] == ["ok", "suspended"]
     alice = await door.desk.control.people.get(ALICE)
     assert (alice.state, alice.roles) == ("suspended", ("user", "admin"))
 
@@ -208,7 +209,8 @@ async def test_of_two_who_come_at_once_with_one_name_one_gets_in(door: Door) -> 
 
 
 async def test_nobody_gets_in_as_somebody_with_a_local_account(door: Door) -> None:
-    await door.desk.store.insert("accounts", {"id": ALICE, "revision": 0, "password": "x"})
+    account = {"id": ALICE, "revision": 0, "password": "x", "created_at": door.desk.clock.at}
+    await door.desk.store.insert("accounts", account)
     assert await door.is_refused("employee") == "name_taken"
 
 

@@ -30,11 +30,12 @@ Change = Callable[[Any], None]
 """Turns the root of a response into something else."""
 
 
-def new_pair(name: str = "pair") -> KeyPair:
+def new_pair(name: str = "pair", *, until: datetime | None = None) -> KeyPair:
     """RSA, of an authority that nobody knows."""
     made = trustme.CA(key_type=trustme.KeyType.RSA).issue_cert(
-        f"{name}.example.org", key_type=trustme.KeyType.RSA
-    )
+        f"{name}.example.org", key_type=trustme.KeyType.RSA, not_after=until,
+        not_before=None if until is None else until - timedelta(days=365),
+    )  # fmt: skip
     return KeyPair(made.cert_chain_pems[0].bytes().decode().strip(),
                    Secret(made.private_key_pem.bytes().decode().strip()))  # fmt: skip
 

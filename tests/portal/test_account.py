@@ -58,8 +58,13 @@ async def test_s_ses_03_sessions_are_seen_and_ended(alice: Browser, portal: Port
         assert (await other.get("/portal")).is_redirect
     (mine,) = await portal.sessions.of_user("alice")
     await alice.get("/portal/account")
+    assert (await alice.post("/portal/account/sessions", {"session": "0" * 16})).status_code == 404
+    await alice.get("/portal/account")
     await alice.post("/portal/account/sessions", {"session": mine.handle})
     assert (await alice.get("/portal")).is_redirect
+    lines = (await portal.desk.control.audit.page({"action": "sessions.end"}, limit=9)).data
+    told = [(line["result"], line["details"].get("which") or line["details"].get("how")) for line in lines]
+    assert told == [("ok", "local"), ("not_found", None), ("ok", "others"), ("ok", "another")]
 
 
 async def test_the_export_holds_all_that_is_kept_and_no_secret(alice: Browser, portal: Portal) -> None:

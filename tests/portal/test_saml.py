@@ -92,6 +92,19 @@ def test_s_saml_21_two_signing_certificates_are_both_believed(sp: ServiceProvide
         assert sp.prove(known, idp.response(sp, "_q", pair=pair), "_q", now()).name_id == "alice"
 
 
+def test_s_saml_21_how_long_a_provider_signs_is_known_of_its_last_certificate(
+    sp: ServiceProvider, idp: TestIdp
+) -> None:
+    """What has ended is believed nevertheless: the metadata says whose key it is, and still does."""
+    ended, soon = now() - timedelta(days=2), now() + timedelta(days=5)
+    idp.pairs[:] = [new_pair("ended", until=ended)]
+    known = sp.trusted(provider(), idp.metadata(), now())
+    assert known.signs_until == ended
+    assert sp.prove(known, idp.response(sp, "_q"), "_q", now()).name_id == "alice"
+    idp.pairs.append(new_pair("soon", until=soon))
+    assert sp.trusted(provider(), idp.metadata(), now()).signs_until == soon
+
+
 def test_s_saml_21_metadata_must_be_signed_where_that_is_asked(sp: ServiceProvider, idp: TestIdp) -> None:
     asked = provider(metadata_certificate=FEDERATION.certificate)
     assert sp.trusted(asked, idp.metadata(sign_by=FEDERATION), now()).entity_id == idp.entity_id

@@ -61,6 +61,19 @@ async def test_providers_stand_in_the_order_of_the_configuration(idps: Idps) -> 
     assert idps.missing == []
 
 
+async def test_ends_of_certificates_are_told_of_who_is_known(
+    idps: Idps, place: Place, clock: SetClock
+) -> None:
+    soon = clock.at.replace(microsecond=0) + timedelta(days=3)
+    pair = new_pair("soon", until=soon)
+    place.documents["one.xml"] = TestIdp(pair, entity_id="urn:one").metadata()
+    assert dict(idps.ends()) == {}
+    await idps.look()
+    ends = dict(idps.ends())
+    assert set(ends) == {"provider-one", "provider-two"}
+    assert ends["provider-one"] == soon.timestamp() < ends["provider-two"]
+
+
 async def test_what_was_known_stays_while_it_cannot_be_read(
     idps: Idps, place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:

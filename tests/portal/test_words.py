@@ -9,7 +9,7 @@ import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
-from llmgateway.control import accounts, enrol, erasure, terms
+from llmgateway.control import accounts, enrol, erasure, passwords, terms
 from llmgateway.portal.page import TEMPLATES
 from llmgateway.portal.words import LANGUAGES, LOCALES, language_of, load_words
 
@@ -37,7 +37,7 @@ def test_no_text_is_missing_or_left_over(code: str) -> None:
         catalog = read_po(source, locale=code)
     translated = {str(message.id): str(message.string) for message in catalog if message.id}
     assert not texts() - set(translated)
-    told = "".join(inside(module) for module in (accounts, enrol, erasure, terms))
+    told = "".join(inside(module) for module in (accounts, enrol, erasure, passwords, terms))
     assert not [text for text in set(translated) - texts() if text not in told]
     assert all(translated.values())
     for text, translation in translated.items():

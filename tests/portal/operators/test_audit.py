@@ -2,11 +2,12 @@
 
 import csv
 import io
+import re
 
 from llmgateway.control.keys import NewKey
-from llmgateway.control.people import NewUser
+from llmgateway.control.people import NewUser, UserChanges
 from tests.control.desk import ANN
-from tests.portal.house import PASSWORD, Browser, Portal
+from tests.portal.house import PASSWORD, Browser, Portal, browsing, plain_user
 
 AUDIT = "/portal/operators/audit"
 
@@ -35,6 +36,21 @@ async def test_s_aud_01_a_refused_change_is_told_too(ann: Browser, portal: Porta
     await ann.post("/portal/operators/people", {"id": "ann"})
     await ann.get(f"{AUDIT}?result=conflict")
     assert "users.create" in ann.page
+
+
+async def test_s_aud_01_what_a_role_does_not_allow_is_told(ann: Browser, portal: Portal) -> None:
+    async with browsing(portal) as other:
+        await plain_user(portal, other, "olli")
+        await portal.desk.control.people.change(ANN, "olli", UserChanges(roles=["operator"]))
+        await other.get("/portal/account")
+        token = re.search(r'name="token" value="([^"]*)"', other.page)
+        assert token is not None
+        answer = await other.post(
+            "/portal/operators/person-state/ann", {"token": token[1], "state": "suspended"}
+        )
+        assert answer.status_code == 403
+    (line,) = (await portal.desk.control.audit.page({"who": "user olli", "target": "ann"}, limit=9)).data
+    assert (line["action"], line["result"]) == ("portal.op-person-state", "permission_denied")
 
 
 async def test_the_files_hold_all_lines(ann: Browser, portal: Portal) -> None:
