@@ -1,6 +1,6 @@
 """`llmgateway limits`: what is set for whom, and how to change it."""
 
-from llmgateway.cli.opened import ACTOR, all_of, opened
+from llmgateway.cli.opened import ACTOR, Opened, all_of, opened
 from llmgateway.cli.options import Arguments
 from llmgateway.cli.printing import say, say_fields, say_json, say_rows
 from llmgateway.control.limits import LimitSet, subject_in
@@ -12,7 +12,7 @@ from llmgateway.domain.limits import Limits
 from llmgateway.domain.periods import Calendar
 from llmgateway.domain.ports import SystemClock
 
-COLUMNS = ("scope", "id", "source", "limits")
+COLUMNS = ("scope", "id", "of", "source", "limits")
 CALENDAR = {"tokens_per_day": "tokens_of_day", "tokens_per_month": "tokens_of_month",
             "cost_per_month": "cost_of_month"}  # fmt: skip
 
@@ -20,8 +20,22 @@ CALENDAR = {"tokens_per_day": "tokens_of_day", "tokens_per_month": "tokens_of_mo
 async def listing(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         rows = [row_of(found) for found in await all_of(here.control.limits.page)]
+        for row in rows if not arguments.as_json else ():
+            row["of"] = await _of(here, row)
     say_rows(rows, COLUMNS, as_json=arguments.as_json, none="No limits are set.")
     return 0
+
+
+async def _of(here: Opened, row: dict[str, object]) -> str | None:
+    """What people know it by: ids of keys say nothing, those of users not always."""
+    kind, id = str(row["scope"]), str(row["id"])
+    if kind == "key":
+        key = await here.control.keys.get(id)
+        return f"'{key.name}' of {key.user}"
+    if kind in ("user", "project"):
+        named = await here.store.get("users" if kind == "user" else "projects", id)
+        return named.get("name") if named is not None and named.get("name") != id else None
+    return None
 
 
 async def show(arguments: Arguments) -> int:

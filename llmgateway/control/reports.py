@@ -123,7 +123,9 @@ def dimensions_in(written_list: str) -> tuple[Dimension, ...]:
     names = [name.strip() for name in written_list.split(",") if name.strip()]
     for name in names:
         if name not in DIMENSIONS:
-            raise InvalidRequest(f"by takes {', '.join(DIMENSIONS)}, not '{shown(name)}'.", param="by")
+            known = ", ".join(DIMENSIONS)
+            message = f"Use cannot be summed by '{shown(name)}', only by {known}, or by several at once."
+            raise InvalidRequest(message, param="by")
     return cast(tuple[Dimension, ...], tuple(dict.fromkeys(names)))
 
 

@@ -16,7 +16,7 @@ def test_a_model_server_that_is_away_is_trouble(run: Run, config: Path) -> None:
     config.write_text(f"models: [{{id: m, targets: [{{url: '{url}'}}]}}]\n")
     code, said = run("check")
     assert code == 1
-    assert "1 of 5 parts are in trouble." in said
+    assert "1 of 5 parts is in trouble." in said
     assert url in said
 
 
@@ -38,4 +38,4 @@ def test_saml_without_rules_lets_nobody_in(run: Run, ask: Ask, config: Path) -> 
     assert "no rules: nobody is let in" in said
     rule = "{name: r, when: everybody, grants: {roles: [user], models: ['*']}}"
     config.write_text(f"{saml}policy: {{rules: [{rule}]}}\n")
-    assert {row["part"]: row["is"] for row in ask("check")["data"]}["policy"] == "1 rules"
+    assert {row["part"]: row["is"] for row in ask("check")["data"]}["policy"] == "1 rule"
