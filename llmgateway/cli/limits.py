@@ -3,6 +3,7 @@
 from llmgateway.cli.opened import ACTOR, Opened, all_of, opened
 from llmgateway.cli.options import Arguments
 from llmgateway.cli.printing import say, say_fields, say_json, say_rows
+from llmgateway.control.called import names_of
 from llmgateway.control.limits import LimitSet, subject_in
 from llmgateway.control.used import used_by
 from llmgateway.domain.admission import Used
@@ -43,7 +44,8 @@ async def show(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         found = await here.control.limits.get(subject)
         period = Calendar(here.settings.time_zone).period_of(SystemClock().now())
-        load = used_by(here.store, lambda model: (model,))
+        catalog = await here.control.models.catalog()
+        load = used_by(here.store, lambda model: names_of(catalog, model))
         used = await load(found.scopes[0], period) if found.scopes else Used()
     rows = [
         {"limit": name, "most": most, "used": getattr(used, CALENDAR[name]) if name in CALENDAR else None}
