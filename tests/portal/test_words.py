@@ -9,7 +9,7 @@ import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
-from llmgateway.control import accounts, enrol, erasure, terms
+from llmgateway.control import accounts, announcements, enrol, erasure, projects, terms
 from llmgateway.portal.page import TEMPLATES
 from llmgateway.portal.words import LANGUAGES, LOCALES, language_of, load_words
 
@@ -48,7 +48,7 @@ def test_no_text_is_missing_or_left_over(code: str) -> None:
         for text, translation in zip(forms(message.id), forms(message.string), strict=True)
     }
     assert not texts() - set(translated)
-    told = "".join(inside(module) for module in (accounts, enrol, erasure, terms))
+    told = "".join(inside(module) for module in (accounts, announcements, enrol, erasure, projects, terms))
     assert not [text for text in set(translated) - texts() if text not in told]
     assert all(translated.values())
     for text, translation in translated.items():
@@ -94,6 +94,9 @@ def test_numbers_money_and_dates() -> None:
     assert english.moment(moment, "Europe/Helsinki") == "21 Nov 2026, 00:30:00"
     assert finnish.day("2026-11-20") == "20.11.2026"
     assert english.short_day("2026-11-20") == "20 Nov"
+    midnight = datetime(2026, 11, 20, 22, tzinfo=UTC)
+    assert english.last_day(midnight, "Europe/Helsinki") == "20 Nov 2026"
+    assert english.last_day(midnight, "UTC") is None
     assert english.ago(moment, moment + timedelta(hours=3)) == "3 hours ago"
     assert finnish.ago(moment + timedelta(days=3), moment) == "3 päivän päästä"
     assert english.span(timedelta(days=7)) == "7 days"
