@@ -12,7 +12,7 @@ from llmgateway.app.certificates import ends
 from llmgateway.app.federated import look_at, prepare, told_end
 from llmgateway.cli.opened import Opened, opened
 from llmgateway.cli.options import Arguments
-from llmgateway.cli.printing import say, say_rows
+from llmgateway.cli.printing import counted, say, say_rows
 from llmgateway.domain.catalog import Deadlines, Model, Target
 from llmgateway.domain.errors import GatewayError, NotAllowed
 from llmgateway.domain.policy import Policy
@@ -38,7 +38,8 @@ async def check(arguments: Arguments) -> int:
     trouble = [row for row in rows if not row["fine"]]
     if not arguments.as_json:
         say()
-        say("All is well." if not trouble else f"{len(trouble)} of {len(rows)} parts are in trouble.")
+        is_in = "is in" if len(trouble) == 1 else "are in"
+        say(f"{len(trouble)} of {counted(len(rows), 'part')} {is_in} trouble." if trouble else "All is well.")
     return 1 if trouble else 0
 
 
@@ -114,7 +115,7 @@ async def _nothing() -> str:
 async def _somebody(policy: Policy) -> str:
     if not policy.rules:
         raise NotAllowed("no rules: nobody is let in")
-    return f"{len(policy.rules)} rules"
+    return counted(len(policy.rules), "rule")
 
 
 async def _writable(directory: Any) -> str:

@@ -27,8 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
         code: int = arguments.run(arguments)
     except BadSettings as bad:
+        wrong = "this is" if len(bad.complaints) == 1 else f"{len(bad.complaints)} things are"
+        complain(f"nothing was done; {wrong} wrong with the settings:")
         for complaint in bad.complaints:
-            complain(complaint)
+            complain(f"  {complaint}")
         return USAGE
     except GatewayError as error:
         complain(error.message)

@@ -15,7 +15,7 @@ from llmgateway.app.periodic import left_in
 from llmgateway.app.services import JOURNAL
 from llmgateway.cli.opened import opened
 from llmgateway.cli.options import Arguments
-from llmgateway.cli.printing import say, say_fields, say_json, table
+from llmgateway.cli.printing import counted, say, say_fields, say_json, table
 from llmgateway.domain.call import Record
 from llmgateway.domain.ports import Ledger, RecordQuery, SystemClock, UsageQuery
 from llmgateway.domain.upkeep import Upkeep
@@ -77,15 +77,25 @@ async def verify(arguments: Arguments) -> int:
             waiting = await unstored(here.store, workers)
         findings = [*orphans(workers), *await altered(here.store, workers)]
         findings += [Finding(record.id, "-", "in the dead-letter file") for record in dead_letters(root)]
-    settled = {id for worker in workers for id in worker.settled}
-    counts = {"in_journals": len(settled), "stored": len(settled) - len(waiting), "waiting": len(waiting)}
+        requests = sum(row.requests for row in await here.store.usage(UsageQuery()))
+    settled = len({id for worker in workers for id in worker.settled})
+    counts = {"in_journals": settled, "stored": settled - len(waiting), "waiting": len(waiting)}
     if arguments.as_json:
-        say_json({**counts, "differences": [finding.row() for finding in findings]})
+        say_json({"in_store": requests, **counts, "differences": [finding.row() for finding in findings]})
     else:
-        say(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()) + ".")
+        say(f"The store holds {counted(requests, 'request')}.")
+        say(_in_journals(settled, len(waiting)))
         rows = [finding.row() for finding in findings]
         say(table(rows, COLUMNS) if rows else "Journals and store agree.")
     return 1 if findings else 0
+
+
+def _in_journals(settled: int, waiting: int) -> str:
+    """What the store has of a worker that ended is cleared out of its journal at the next start."""
+    if not settled:
+        return "The journals hold nothing beside that: what the store has is cleared out of them."
+    on_the_way = f"{waiting:,} not in it yet" if waiting else "all in it, too"
+    return f"The journals hold the last {counted(settled, 'request')}: {on_the_way}."
 
 
 async def replay(arguments: Arguments) -> int:

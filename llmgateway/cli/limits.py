@@ -1,8 +1,9 @@
 """`llmgateway limits`: what is set for whom, and how to change it."""
 
-from llmgateway.cli.opened import ACTOR, all_of, opened
+from llmgateway.cli.opened import ACTOR, Opened, all_of, opened
 from llmgateway.cli.options import Arguments
 from llmgateway.cli.printing import say, say_fields, say_json, say_rows
+from llmgateway.control.called import names_of
 from llmgateway.control.limits import LimitSet, subject_in
 from llmgateway.control.used import used_by
 from llmgateway.domain.admission import Used
@@ -12,7 +13,7 @@ from llmgateway.domain.limits import Limits
 from llmgateway.domain.periods import Calendar
 from llmgateway.domain.ports import SystemClock
 
-COLUMNS = ("scope", "id", "source", "limits")
+COLUMNS = ("scope", "id", "of", "source", "limits")
 CALENDAR = {"tokens_per_day": "tokens_of_day", "tokens_per_month": "tokens_of_month",
             "cost_per_month": "cost_of_month"}  # fmt: skip
 
@@ -20,8 +21,22 @@ CALENDAR = {"tokens_per_day": "tokens_of_day", "tokens_per_month": "tokens_of_mo
 async def listing(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         rows = [row_of(found) for found in await all_of(here.control.limits.page)]
+        for row in rows if not arguments.as_json else ():
+            row["of"] = await _of(here, row)
     say_rows(rows, COLUMNS, as_json=arguments.as_json, none="No limits are set.")
     return 0
+
+
+async def _of(here: Opened, row: dict[str, object]) -> str | None:
+    """What people know it by: ids of keys say nothing, those of users not always."""
+    kind, id = str(row["scope"]), str(row["id"])
+    if kind == "key":
+        key = await here.control.keys.get(id)
+        return f"'{key.name}' of {key.user}"
+    if kind in ("user", "project"):
+        named = await here.store.get("users" if kind == "user" else "projects", id)
+        return named.get("name") if named is not None and named.get("name") != id else None
+    return None
 
 
 async def show(arguments: Arguments) -> int:
@@ -29,7 +44,8 @@ async def show(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         found = await here.control.limits.get(subject)
         period = Calendar(here.settings.time_zone).period_of(SystemClock().now())
-        load = used_by(here.store, lambda model: (model,))
+        catalog = await here.control.models.catalog()
+        load = used_by(here.store, lambda model: names_of(catalog, model))
         used = await load(found.scopes[0], period) if found.scopes else Used()
     rows = [
         {"limit": name, "most": most, "used": getattr(used, CALENDAR[name]) if name in CALENDAR else None}

@@ -78,6 +78,11 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     )
 
 
+def counted(n: int, one: str, many: str = "") -> str:
+    """`1 line`, `2 lines`."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def shown(value: object) -> str:
     if value is None:
         return "-"

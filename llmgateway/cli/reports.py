@@ -4,7 +4,7 @@ from typing import Any
 
 from llmgateway.cli.opened import opened
 from llmgateway.cli.options import Arguments
-from llmgateway.cli.printing import say, say_fields, say_rows
+from llmgateway.cli.printing import counted, say, say_fields, say_rows
 from llmgateway.control.reports import UsageAsk, csv_of, usage_view
 
 SUMS = ("requests", "prompt", "completion", "cached", "reasoning", "total", "cost")
@@ -38,8 +38,8 @@ async def verify_audit(arguments: Arguments) -> int:
     if arguments.as_json:
         say_fields(found, as_json=True)
     elif verdict.bad is None:
-        say(f"The audit log is whole: {verdict.lines:,} lines, head {verdict.head}")
+        say(f"The audit log is whole: {counted(verdict.lines, 'line')}, head {verdict.head}")
     else:
         say(f"The audit log is broken at line {verdict.bad}: {verdict.reason}.")
-        say(f"{verdict.lines:,} lines before it are good.")
+        say(f"Before it {counted(verdict.lines, 'line')} can be trusted.")
     return 0 if verdict.bad is None else 1

@@ -5,6 +5,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, cast, get_args
 from zoneinfo import ZoneInfo
@@ -12,8 +13,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Meta, Struct
 
+from llmgateway.control.called import in_order, names_of, under_their_ids
 from llmgateway.control.ground import Ground
+from llmgateway.control.models import Models
 from llmgateway.control.moments import parse_moment, parse_zone, written
+from llmgateway.domain.catalog import Catalog
 from llmgateway.domain.errors import InvalidRequest, shown
 from llmgateway.domain.ports import Dimension, Document, RecordQuery, UsageQuery, UsageRow
 
@@ -87,21 +91,26 @@ class UsageView(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Reports:
-    """Reads the ledger; what the journals have not shipped yet follows within a second."""
+    """Reads the ledger; what the journals have not shipped yet follows within a second. Sums are those of
+    models, under whichever of their names they were asked for; to ask for an alias is to ask for it alone."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, models: Models) -> None:
         self._ledger = ground.store
         self._configured = ground.configured
+        self._models = models
 
     async def usage(self, ask: UsageAsk) -> UsageReport:
         zone, name = self._zone(ask.tz)
         start, end = _span(ask.start, ask.end, zone)
         by = dimensions_in(ask.by)
-        query = UsageQuery(start=start, end=end, by=by, time_zone=name, where=_filters(ask))
-        rows = await self._ledger.usage(query)
+        catalog, rows = await self._models.catalog(), []
+        for where in _wheres(ask, catalog):
+            query = UsageQuery(start=start, end=end, by=by, time_zone=name, where=where)
+            rows += await self._ledger.usage(query)
+        rows = under_their_ids(rows, catalog)
         if ask.after is not None:
             last = _from_cursor(ask.after, by)
-            rows = [row for row in rows if _place(row.group.values()) > last]
+            rows = [row for row in rows if in_order(list(row.group.values())) > last]
         if ask.limit is None or len(rows) <= ask.limit:
             return UsageReport(by, rows)
         return UsageReport(by, rows[: ask.limit], _cursor(rows[ask.limit - 1]))
@@ -110,8 +119,11 @@ class Reports:
         """Newest first, with the cursor of the next page."""
         zone, _ = self._zone(ask.tz)
         start, end = _span(ask.start, ask.end, zone)
-        query = RecordQuery(start=start, end=end, where=_filters(ask), limit=ask.limit + 1, after=ask.after)
-        found = await self._ledger.records(query)
+        most, found = ask.limit + 1, []
+        for where in _wheres(ask, await self._models.catalog()):
+            query = RecordQuery(start=start, end=end, where=where, limit=most, after=ask.after)
+            found += await self._ledger.records(query)
+        found.sort(key=itemgetter("id"), reverse=True)
         return found[: ask.limit], found[ask.limit - 1]["id"] if len(found) > ask.limit else None
 
     def _zone(self, name: str | None) -> tuple[ZoneInfo, str]:
@@ -123,7 +135,9 @@ def dimensions_in(written_list: str) -> tuple[Dimension, ...]:
     names = [name.strip() for name in written_list.split(",") if name.strip()]
     for name in names:
         if name not in DIMENSIONS:
-            raise InvalidRequest(f"by takes {', '.join(DIMENSIONS)}, not '{shown(name)}'.", param="by")
+            known = ", ".join(DIMENSIONS)
+            message = f"Use cannot be summed by '{shown(name)}', only by {known}, or by several at once."
+            raise InvalidRequest(message, param="by")
     return cast(tuple[Dimension, ...], tuple(dict.fromkeys(names)))
 
 
@@ -164,26 +178,22 @@ def _span(start: str | None, end: str | None, zone: ZoneInfo) -> tuple[datetime 
     return begins, ends
 
 
-def _filters(ask: UsageAsk | RecordsAsk) -> dict[str, str]:
+def _wheres(ask: UsageAsk | RecordsAsk, catalog: Catalog) -> list[dict[str, str]]:
+    """The filters, once for each name of the model that is asked for."""
     values = {field: getattr(ask, name) for name, field in FILTERS.items()}
-    return {field: value for field, value in values.items() if value is not None}
+    where = {field: value for field, value in values.items() if value is not None}
+    names = names_of(catalog, ask.model) if ask.model is not None else ()
+    return [{**where, "model": name} for name in names] or [where]
 
 
 # --- cursors of sums: the group of the last row that was shown ---
-
-Place = list[tuple[bool, str]]
-
-
-def _place(group: Any) -> Place:
-    """Where a group stands in the order of rows: None first."""
-    return [(value is not None, value or "") for value in group]
 
 
 def _cursor(row: UsageRow) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(list(row.group.values()))).decode().rstrip("=")
 
 
-def _from_cursor(cursor: str, by: Sequence[Dimension]) -> Place:
+def _from_cursor(cursor: str, by: Sequence[Dimension]) -> list[tuple[bool, str]]:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         group = msgspec.json.decode(text, type=list[str | None])
@@ -191,4 +201,4 @@ def _from_cursor(cursor: str, by: Sequence[Dimension]) -> Place:
         group = []
     if len(group) != len(by) or not by:
         raise InvalidRequest("after is not a cursor of this list.", param="after")
-    return _place(group)
+    return in_order(group)

@@ -41,7 +41,7 @@ class Control(Struct, frozen=True, kw_only=True):
         limits = LimitSets(ground, people, keys)
         return cls(
             keys=keys, people=people, models=models, limits=limits,
-            reports=Reports(ground), audit=audit, enrolment=Enrolment(ground),
+            reports=Reports(ground, models), audit=audit, enrolment=Enrolment(ground),
             projects=Projects(ground, people, keys, limits),
             announcements=Announcements(ground), agreements=Agreements(ground),
         )  # fmt: skip

@@ -46,6 +46,7 @@ SAID: Mapping[str, str] = {
     "member": later("The member is added."),
     "no-member": later("The member is removed."),
     "project-ended": later("The project is ended. Its keys are refused from now on."),
+    "announcement-ended": later("The announcement is not shown any more."),
     "limits": later("The limits are saved, and hold within a second."),
     "forgotten": later("The account is ended. What was kept of the person is gone."),
     "sessions": later("All sessions of this person are ended."),

@@ -5,7 +5,7 @@ English is what the code says; `locale/*.po` hold the others and are read as the
 
 import gettext
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
@@ -59,6 +59,11 @@ class Words:
 
     def moment(self, moment: datetime, zone: str) -> str:
         return format_datetime(moment, "medium", tzinfo=ZoneInfo(zone), locale=self._locale)
+
+    def last_day(self, moment: datetime, zone: str) -> str | None:
+        """The day that ends at this moment, if one does."""
+        local = moment.astimezone(ZoneInfo(zone))
+        return None if local.time() != time() else self.day(local.date() - timedelta(days=1))
 
     def day(self, day: date | datetime | str) -> str:
         return format_date(date.fromisoformat(day) if isinstance(day, str) else day, locale=self._locale)

@@ -23,7 +23,7 @@ def test_a_model_server_that_is_away_is_trouble(run: Run, config: Path) -> None:
     config.write_text(f"models: [{{id: m, targets: [{{url: '{url}'}}]}}]\n")
     code, said = run("check")
     assert code == 1
-    assert "1 of 5 parts are in trouble." in said
+    assert "1 of 5 parts is in trouble." in said
     assert url in said
 
 
@@ -62,7 +62,7 @@ def test_saml_without_rules_lets_nobody_in(run: Run, ask: Ask, config: Path) -> 
     assert "no rules: nobody is let in" in said
     with_saml(config)
     found = told(ask)
-    assert found["policy"] == "1 rules"
+    assert found["policy"] == "1 rule"
     assert found["certificate"].startswith("the certificate ends on ")
     assert found["identity provider"].startswith("https://idp.example.org/idp; its certificate ends on ")
 
@@ -98,7 +98,7 @@ def test_s_saml_21_metadata_that_cannot_be_used_is_trouble(
     assert code == 1
     assert why in " ".join(said.split())
     assert "uni: idp.xml" in said
-    assert "1 of 7 parts are in trouble." in said
+    assert "1 of 7 parts is in trouble." in said
 
 
 def test_what_ends_soon_is_told_and_no_trouble_yet(ask: Ask, config: Path) -> None:

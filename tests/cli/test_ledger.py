@@ -41,14 +41,26 @@ def store(tmp_path: Path, *records: Record) -> None:
 
 
 def test_with_nothing_there_all_agree(ask: Ask, run: Run) -> None:
-    assert ask("ledger", "verify") == {"in_journals": 0, "stored": 0, "waiting": 0, "differences": []}
+    assert ask("ledger", "verify") == {
+        "in_store": 0,
+        "in_journals": 0,
+        "stored": 0,
+        "waiting": 0,
+        "differences": [],
+    }
     assert "agree" in run("ledger", "verify")[1]
     assert ask("ledger", "status")["stored"] == 0
 
 
 def test_what_waits_is_no_difference_and_replay_ships_it(ask: Ask, root: Path) -> None:
     left_by_the_dead(root, settled=[made(1), made(2)], open_=[])
-    assert ask("ledger", "verify") == {"in_journals": 2, "stored": 0, "waiting": 2, "differences": []}
+    assert ask("ledger", "verify") == {
+        "in_store": 0,
+        "in_journals": 2,
+        "stored": 0,
+        "waiting": 2,
+        "differences": [],
+    }
     assert ask("ledger", "status")["waiting"] == 2
     done = ask("ledger", "replay")
     assert (done["recovered"], done["shipped"]) == (0, 2)

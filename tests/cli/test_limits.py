@@ -27,6 +27,16 @@ def test_limits_are_set_shown_listed_and_cleared(ask: Ask, run: Run) -> None:
     assert ask("limits", "list")["data"] == []
 
 
+def test_ids_of_keys_are_told_apart(ask: Ask, run: Run) -> None:
+    key = ask("keys", "create", "--user", "alice", "--name", "workshop", "--limit", "tokens_per_day=5")
+    ask("projects", "create", "lab", "--name", "The lab", "--limit", "tokens_per_day=6")
+    ask("limits", "set", "model", "echo", "concurrent_requests=7")
+    said = run("limits", "list")[1]
+    assert f"{key['id']}  'workshop' of alice" in said
+    assert "The lab" in said
+    assert "tokens_per_day 5" in run("keys", "list")[1]
+
+
 def test_a_user_who_is_made_by_it_is_spoken_of(run: Run) -> None:
     for_alcie = ("limits", "set", "user", "alcie", "tokens_per_day=5000")
     assert "There was no user alcie yet" in run(*for_alcie)[1]

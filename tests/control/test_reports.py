@@ -118,3 +118,22 @@ async def test_records_are_paged_newest_first(desk: Desk, made: list) -> None:  
     view = record_view(seen[0])
     assert view["at"].endswith("Z")
     assert "_id" not in view
+
+
+async def test_an_alias_is_its_models_use(desk: Desk) -> None:
+    chance = random.Random(5)
+    names = ("default", "qwen3-32b", "org/embed", "qwen3-32b")
+    made = [record(chance, NOON + timedelta(seconds=n), model=name) for n, name in enumerate(names)]
+    await desk.store.append(made)
+    reports = desk.control.reports
+    rows = (await reports.usage(UsageAsk(by="model"))).rows
+    assert [(row.group["model"], row.requests) for row in rows] == [("org/embed", 1), ("qwen3-32b", 3)]
+    for name, count in (("qwen3-32b", 3), ("default", 1)):
+        (total,) = (await reports.usage(UsageAsk(model=name))).rows
+        assert total.requests == count
+        found, _ = await reports.records(RecordsAsk(model=name))
+        assert len(found) == count
+    first, following = await reports.records(RecordsAsk(model="qwen3-32b", limit=2))
+    rest, end = await reports.records(RecordsAsk(model="qwen3-32b", limit=2, after=following))
+    assert [one["id"] for one in first + rest] == [made[n].id for n in (3, 1, 0)]
+    assert end is None

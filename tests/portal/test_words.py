@@ -9,7 +9,7 @@ import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
-from llmgateway.control import accounts, enrol, erasure, passwords, terms
+from llmgateway.control import accounts, announcements, enrol, erasure, passwords, projects, terms
 from llmgateway.portal.page import TEMPLATES
 from llmgateway.portal.words import LANGUAGES, LOCALES, language_of, load_words
 
@@ -20,10 +20,16 @@ PLACE = re.compile(r"%\(\w+\)s|\{\w+\}")
 
 
 def texts() -> set[str]:
-    """Every text of templates and code that is translated."""
-    keywords = {"_": None, "gettext": None, "later": None}
+    """Every text of templates and code that is translated, of those that count both forms."""
+    keywords = {"_": None, "gettext": None, "later": None, "ngettext": (1, 2)}
     found = extract_from_dir(TEMPLATES.parent, SOURCES, OPTIONS, keywords)
-    return {message for _, _, message, _, _ in found if isinstance(message, str)}
+    return {text for _, _, message, _, _ in found for text in forms(message)}
+
+
+def forms(text: object) -> tuple[str, ...]:
+    return (
+        (text,) if isinstance(text, str) else tuple(map(str, text)) if isinstance(text, tuple | list) else ()
+    )
 
 
 def inside(module: ModuleType) -> str:
@@ -35,13 +41,27 @@ def inside(module: ModuleType) -> str:
 def test_no_text_is_missing_or_left_over(code: str) -> None:
     with (LOCALES / f"{code}.po").open("rb") as source:
         catalog = read_po(source, locale=code)
-    translated = {str(message.id): str(message.string) for message in catalog if message.id}
+    translated = {
+        text: translation
+        for message in catalog
+        if message.id
+        for text, translation in zip(forms(message.id), forms(message.string), strict=True)
+    }
     assert not texts() - set(translated)
-    told = "".join(inside(module) for module in (accounts, enrol, erasure, passwords, terms))
+    modules = (accounts, announcements, enrol, erasure, passwords, projects, terms)
+    told = "".join(inside(module) for module in modules)
     assert not [text for text in set(translated) - texts() if text not in told]
     assert all(translated.values())
     for text, translation in translated.items():
         assert sorted(PLACE.findall(text)) == sorted(PLACE.findall(translation)), text
+
+
+def test_one_is_not_many() -> None:
+    for code, one, many in (("en", "browser", "browsers"), ("fi", "selaimessa", "selaimessa")):
+        forms_of = (WORDS[code].ngettext("in %(n)s browser", "in %(n)s browsers", n) for n in (1, 2))
+        assert [said.split()[-1] for said in forms_of] == [one, many]
+    fi = WORDS["fi"].ngettext
+    assert [fi("and %(n)s more", "and %(n)s more", n).split()[-1] for n in (1, 2)] == ["muu", "muuta"]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +95,9 @@ def test_numbers_money_and_dates() -> None:
     assert english.moment(moment, "Europe/Helsinki") == "21 Nov 2026, 00:30:00"
     assert finnish.day("2026-11-20") == "20.11.2026"
     assert english.short_day("2026-11-20") == "20 Nov"
+    midnight = datetime(2026, 11, 20, 22, tzinfo=UTC)
+    assert english.last_day(midnight, "Europe/Helsinki") == "20 Nov 2026"
+    assert english.last_day(midnight, "UTC") is None
     assert english.ago(moment, moment + timedelta(hours=3)) == "3 hours ago"
     assert finnish.ago(moment + timedelta(days=3), moment) == "3 päivän päästä"
     assert english.span(timedelta(days=7)) == "7 days"

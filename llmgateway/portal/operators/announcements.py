@@ -64,6 +64,18 @@ async def change(desk: Desk, visit: Visit) -> Answer:
     return Redirect("op-announcements", said="changed")
 
 
+async def end(desk: Desk, visit: Visit) -> Answer:
+    try:
+        await desk.control.announcements.end(visit.actor, (await _which(desk, visit)).id)
+    except Conflict as error:
+        return await show(desk, visit, error)
+    return Redirect("op-announcements", said="announcement-ended")
+
+
+async def ask_delete(desk: Desk, visit: Visit) -> Answer:
+    return Page("operators/announcement-delete.html", {"one": await _which(desk, visit)})
+
+
 async def delete(desk: Desk, visit: Visit) -> Answer:
     await desk.control.announcements.delete(visit.actor, (await _which(desk, visit)).id)
     return Redirect("op-announcements", said="deleted")

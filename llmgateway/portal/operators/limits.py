@@ -25,6 +25,14 @@ class Row(Struct, frozen=True):
 
     found: LimitSet
     standings: Sequence[Standing]
+    known: "Known"
+
+
+class Known(Struct, frozen=True):
+    """What people know a subject by: ids of keys say nothing. A key has an owner."""
+
+    name: str
+    owner: str | None = None
 
 
 async def show(desk: Desk, visit: Visit) -> Answer:
@@ -38,7 +46,8 @@ async def show(desk: Desk, visit: Visit) -> Answer:
     )
     standings = await standings_of(desk, [scope for one in rows for scope in one.scopes])
     values = {
-        "rows": [Row(one, _of(one, standings or ())) for one in rows], "scope": scope, "wanted": wanted,
+        "rows": [Row(one, _of(one, standings or ()), await _known(desk, one.subject)) for one in rows],
+        "scope": scope, "wanted": wanted,
         "kinds": KINDS, "following": following, "is_first": not visit.asked("after"),
         "can_tell": standings is not None,
     }  # fmt: skip
@@ -61,7 +70,8 @@ async def show_one(desk: Desk, visit: Visit, error: GatewayError | None = None) 
     subject = _subject(visit)
     found = await desk.control.limits.get(subject)
     values = {
-        "subject": subject, "found": found, "standings": await standings_of(desk, found.scopes),
+        "subject": subject, "found": found, "known": await _known(desk, subject),
+        "standings": await standings_of(desk, found.scopes),
         "names": Limits.__struct_fields__, "written": _written(visit.form, found.limits), "error": error,
     }  # fmt: skip
     return Page("operators/limit.html", values, status_of(error))
@@ -118,6 +128,13 @@ def _subject(visit: Visit) -> Subject:
         return subject_in(names["scope"], names["id"])
     except InvalidRequest as error:
         raise NotFound(error.message) from None
+
+
+async def _known(desk: Desk, subject: Subject) -> Known:
+    if subject.kind != "key":
+        return Known(subject.id)
+    key = await desk.control.keys.get(subject.id)
+    return Known(key.name, key.user)
 
 
 def _of(found: LimitSet, standings: Sequence[Standing]) -> Sequence[Standing]:

@@ -78,7 +78,10 @@ PLACES: Sequence[Place] = (
     _one("op-audit-json", "/audit.json", audit.as_json),
     _page("op-announcements", "/announcements", announcements.show, announcements.create),
     _one("op-announcement", "/announcements/{id}", announcements.show_one, announcements.change),
-    _one("op-announcement-delete", "/announcements/{id}/delete", post=announcements.delete),
+    _one(
+        "op-announcement-delete", "/announcements/{id}/delete", announcements.ask_delete, announcements.delete
+    ),
+    _one("op-announcement-end", "/announcements/{id}/end", post=announcements.end),
     _admin("op-config", "/config", models.show_config),
 )
 

@@ -23,6 +23,8 @@ if (menu) {
   const follow = () => { menu.open = wide.matches; };
   wide.addEventListener("change", follow);
   follow();
+  const here = menu.querySelector("[aria-current]");
+  if (here && wide.matches) here.scrollIntoView({ block: "nearest" });
 }
 
 // A key of the person's own for a page's script: it is kept in the page's memory only.

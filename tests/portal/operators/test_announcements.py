@@ -44,9 +44,24 @@ async def test_times_are_those_of_the_gateway(ann: Browser, portal: Portal) -> N
     await ann.get("/portal")
     assert "alert announced warn" in ann.page
     await ann.get(PAGE)
+    assert "End “Later” now" in ann.page
+    answer = await ann.post(f"{PAGE}/{one.id}/end")
+    assert answer.headers["location"] == f"{PAGE}?said=announcement-ended"
+    await ann.get("/portal")
+    assert "announced" not in ann.page
+    await ann.get(f"{PAGE}/{one.id}/delete")
+    assert "Delete the announcement?" in ann.page
     await ann.post(f"{PAGE}/{one.id}/delete")
     assert await portal.desk.control.announcements.all() == []
     assert (await ann.get(f"{PAGE}/{one.id}")).status_code == 404
+
+
+async def test_what_has_not_begun_is_not_ended(ann: Browser, portal: Portal) -> None:
+    soon = NewAnnouncement(text="Soon", starts_at=portal.desk.clock.now() + timedelta(hours=1))
+    one = await portal.desk.control.announcements.create(ANN, soon)
+    await ann.get(PAGE)
+    assert (await ann.post(f"{PAGE}/{one.id}/end", ann.hidden(PAGE))).status_code == 409
+    assert "delete it instead" in ann.page
 
 
 @pytest.mark.parametrize(
