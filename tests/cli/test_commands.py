@@ -13,8 +13,8 @@ COMMANDS = [
     "ledger verify", "ledger replay", "audit verify", "version",
     "projects list", "projects show", "projects create", "projects change", "projects end", "projects delete",
     "projects members", "projects add-member", "projects remove-member", "projects keys",
-    "announcements list", "announcements show", "announcements create", "announcements change", "announcements end",
-    "announcements delete",
+    "announcements list", "announcements show", "announcements create", "announcements change",
+    "announcements end", "announcements delete",
 ]  # fmt: skip
 
 
