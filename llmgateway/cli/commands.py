@@ -23,8 +23,12 @@ EVERY_SETTING = "Every setting is an option, too, such as --data-dir: llmgateway
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        parser().print_help(sys.stderr)
+        return USAGE
     try:
-        arguments = parser().parse_args(argv)
+        arguments = parser().parse_args(words)
         code: int = arguments.run(arguments)
     except BadSettings as bad:
         wrong = "this is" if len(bad.complaints) == 1 else f"{len(bad.complaints)} things are"

@@ -1,6 +1,7 @@
 """`llmgateway keys`: API keys, made, listed, revoked, rotated."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from msgspec import structs
@@ -8,7 +9,7 @@ from msgspec import structs
 from llmgateway.cli.limits import limits_of
 from llmgateway.cli.opened import ACTOR, Opened, all_of, opened
 from llmgateway.cli.options import Arguments
-from llmgateway.cli.printing import say, say_fields, say_json, say_rows
+from llmgateway.cli.printing import Row, say, say_fields, say_json, say_rows
 from llmgateway.control.keys import OVERLAP, Issued, NewKey, key_view
 from llmgateway.control.moments import parse_moment, parse_zone
 from llmgateway.control.projects import NewServiceKey
@@ -53,8 +54,7 @@ async def listing(arguments: Arguments) -> int:
     given = {name: value for name, value in where.items() if value is not None}
     async with opened(arguments) as here:
         rows = [key_view(key) for key in await all_of(here.control.keys.page, given)]
-    none = "There are no keys; make one with: llmgateway keys create"
-    say_rows(rows, COLUMNS, as_json=arguments.as_json, none=none)
+    say_keys(rows, as_json=arguments.as_json, none="There are no keys; make one with: llmgateway keys create")
     return 0
 
 
@@ -74,6 +74,12 @@ async def rotate(arguments: Arguments) -> int:
         issued = await here.control.keys.rotate(ACTOR, arguments.id, overlap)
     tell(issued, as_json=arguments.as_json)
     return 0
+
+
+def say_keys(rows: Sequence[Row], columns: Sequence[str] = COLUMNS, *, as_json: bool, none: str) -> None:
+    """A key that names no models has all of them, which a dash would not say."""
+    told = rows if as_json else [{**row, "models": row["models"] or "all"} for row in rows]
+    say_rows(told, columns, as_json=as_json, none=none)
 
 
 def tell(issued: Issued, *, as_json: bool) -> None:

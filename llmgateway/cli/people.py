@@ -1,5 +1,6 @@
 """`llmgateway users` and `llmgateway models`: who there is, and what they may call."""
 
+from llmgateway.cli.keys import say_keys
 from llmgateway.cli.opened import ACTOR, all_of, opened
 from llmgateway.cli.options import Arguments
 from llmgateway.cli.printing import asked, complain, first_line, say, say_fields, say_json, say_rows
@@ -32,7 +33,7 @@ async def show(arguments: Arguments) -> int:
     else:
         say_fields(user, as_json=False)
         say()
-        say_rows(keys, KEY_COLUMNS, as_json=False, none="No keys.")
+        say_keys(keys, KEY_COLUMNS, as_json=False, none="No keys.")
     return 0
 
 

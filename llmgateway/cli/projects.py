@@ -4,7 +4,7 @@ from datetime import datetime
 
 from msgspec import UNSET, UnsetType
 
-from llmgateway.cli.keys import COLUMNS as KEY_COLUMNS, moment_in
+from llmgateway.cli.keys import moment_in, say_keys
 from llmgateway.cli.limits import limits_of
 from llmgateway.cli.opened import ACTOR, Opened, all_of, opened
 from llmgateway.cli.options import Arguments
@@ -41,7 +41,7 @@ async def show(arguments: Arguments) -> int:
     say()
     say_rows(members, MEMBER_COLUMNS, as_json=False, none="No members.")
     say()
-    say_rows(keys, KEY_COLUMNS, as_json=False, none="No keys.")
+    say_keys(keys, as_json=False, none="No keys.")
     return 0
 
 
@@ -105,7 +105,7 @@ async def keys(arguments: Arguments) -> int:
         await here.control.projects.get(arguments.id)
         rows = [key_view(key) for key in await all_of(here.control.keys.page, {"project": arguments.id})]
     none = f"There are no keys; make one with: llmgateway keys create --project {arguments.id} --name NAME"
-    say_rows(rows, KEY_COLUMNS, as_json=arguments.as_json, none=none)
+    say_keys(rows, as_json=arguments.as_json, none=none)
     return 0
 
 

@@ -95,7 +95,7 @@ def on_http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == 404 and endpoint_at(path) is not None:
         return _not_allowed(method, path, "POST")
     if error.status_code == 404:
-        return answer_of(NotFound(f"There is nothing at {shown(method, 20)} {shown(path)}."))
+        return answer_of(NotFound(f"There is nothing at {shown(method, 20)} {shown(path)}.{_likely(path)}"))
     if error.status_code == 405:
         return _not_allowed(method, path, (error.headers or {}).get("Allow", ""))
     return (
@@ -103,6 +103,12 @@ def on_http_exception(request: Request, error: Exception) -> Response:
         if error.status_code < 500
         else answer_of(GatewayError(FAILED))
     )
+
+
+def _likely(path: str) -> str:
+    """What most often is wrong: a base URL without its end."""
+    is_call = endpoint_at(f"/v1{path}") is not None or f"{path}/".startswith("/models/")
+    return f" Did you mean /v1{shown(path)}? Base URLs end in /v1." if is_call else ""
 
 
 def on_failure(request: Request, error: Exception) -> Response:

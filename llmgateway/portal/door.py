@@ -46,6 +46,7 @@ LOOK_SECONDS = 31_536_000
 WAY_SECONDS = 900  # for signing in somewhere else
 MOST_FROM_ELSEWHERE = 768 * 1024  # bytes of a form
 SIGN_IN, HOME, TERMS = "sign-in", "overview", "terms"
+OVER = "over"  # a session that once was
 NOT_OURS = later("This did not come from a page of this portal. Please go back, reload it and try again.")
 FAILED = later("The gateway failed; the operators can find out why by the request id.")
 ELSEWHERE = later("This gateway is known by another address: %(url)s")
@@ -165,7 +166,8 @@ class Door:
         detour = await self._detour(visit, place)
         if detour is not None:
             following = {"next": place.name} if place.is_destination and place.name != HOME else {}
-            return await self._sent(visit, Redirect(detour, following))
+            is_over = visit.user is None and self._house.desk.sessions.had_one(visit.request)
+            return await self._sent(visit, Redirect(detour, following, said=OVER if is_over else None))
         show = place.post if method == "POST" else place.get if method in ("GET", "HEAD") else None
         if show is None:
             raise MethodNotAllowed(later("This page cannot be used like that."))

@@ -14,7 +14,7 @@ from llmgateway.control.announcements import Announcement
 from llmgateway.domain.ports import Clock
 from llmgateway.portal.origin import Origins
 from llmgateway.portal.paths import path_to
-from llmgateway.portal.visit import SAID, Desk, Event, Page, Visit
+from llmgateway.portal.visit import CAUTIONS, SAID, Desk, Event, Page, Visit
 from llmgateway.portal.words import LANGUAGES, Words
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -65,13 +65,14 @@ class Pages:
         announcements: Sequence[Announcement] = (),
     ) -> Response:  # fmt: skip
         is_at_home = self._origins.is_at_home(visit.request)
+        said = visit.request.query_params.get("said", "")
         values = {
             **page.values,
             "announcements": announcements,
             "visit": visit, "me": visit.user, "facts": desk.facts(), "place": place, "now": self._clock.now(),
             "links": self._links_for(visit), "languages": LANGUAGES,
             "base_url": self._origins.base_of(visit.request) if is_at_home else self._origins.public_url,
-            "said": SAID.get(visit.request.query_params.get("said", "")),
+            "said": SAID.get(said), "said_kind": "warn" if said in CAUTIONS else "good",
         }  # fmt: skip
         template = self._environments[visit.words.code].get_template(page.template)
         headers = self.headers

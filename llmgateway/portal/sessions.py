@@ -126,6 +126,10 @@ class Sessions:
             return None
         return await self._seen(session, now), user
 
+    def had_one(self, request: Request) -> bool:
+        """Whether a request brings what once was a session."""
+        return self._id_in(request) is not None
+
     async def end(self, request: Request, response: Response) -> None:
         """Signs out. What else is stored in the browser for us goes, too."""
         await self._drop(request)

@@ -37,6 +37,7 @@ SAID: Mapping[str, str] = {
     "others-ended": later("All other sessions are ended."),
     "password": later("Your password is changed, and all other sessions are ended."),
     "signed-out": later("You are signed out."),
+    "over": later("Your session is over. Sign in again to go on."),
     "welcome": later("Welcome! Your account is ready."),
     "accepted": later("Thank you. You have accepted the terms of use."),
     "created": later("It is made."),
@@ -51,6 +52,8 @@ SAID: Mapping[str, str] = {
     "forgotten": later("The account is ended. What was kept of the person is gone."),
     "sessions": later("All sessions of this person are ended."),
 }
+
+CAUTIONS = frozenset({"over", "already"})  # of what is said, what is no success
 
 
 class Facts(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,10 @@ COMMANDS = [
     "serve", "check", "keys create", "keys list", "keys revoke", "keys rotate", "users list", "users show",
     "users suspend", "users activate", "users password", "models list", "usage", "ledger status",
     "ledger verify", "ledger replay", "audit verify", "version",
+    "projects list", "projects show", "projects create", "projects change", "projects end", "projects delete",
+    "projects members", "projects add-member", "projects remove-member", "projects keys",
+    "announcements list", "announcements show", "announcements create", "announcements change",
+    "announcements end", "announcements delete",
 ]  # fmt: skip
 
 
@@ -24,11 +28,16 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert ("--json" in said) is (command != "serve")
 
 
-@pytest.mark.parametrize("words", [[], ["nothing"], ["keys"], ["keys", "create"], ["usage", "--nothing"]])
+@pytest.mark.parametrize("words", [["nothing"], ["keys"], ["keys", "create"], ["usage", "--nothing"]])
 def test_wrong_usage_is_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2
+
+
+def test_nothing_at_all_tells_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "announcements" in capsys.readouterr().err
 
 
 def test_wrong_settings_are_2_and_all_named(run: Run) -> None:

@@ -141,3 +141,10 @@ async def test_who_hangs_up_is_no_failure(caplog: pytest.LogCaptureFixture) -> N
     await Envelope(leave, lambda: "ours")(scope, send, send)  # type: ignore[arg-type]
     assert sent == []
     assert caplog.records == []
+
+
+async def test_a_base_url_without_its_end_is_spoken_of(client: httpx.AsyncClient) -> None:
+    for method, path in (("POST", "/chat/completions"), ("GET", "/models"), ("GET", "/models/org/a")):
+        told = (await client.request(method, path)).json()["error"]["message"]
+        assert told.endswith(f"Did you mean /v1{path}? Base URLs end in /v1.")
+    assert "Did you mean" not in (await client.get("/modelsx")).text

@@ -50,8 +50,10 @@ async def test_s_ses_03_sessions_are_seen_and_ended(alice: Browser, portal: Port
         assert "Firefox, Linux" in alice.page
         (theirs,) = [one for one in await portal.sessions.of_user("alice") if "Firefox" in one.agent]
         await alice.post("/portal/account/sessions", {"session": theirs.handle})
-        assert (await other.get("/portal")).is_redirect
-        await other.get("/portal/sign-in")
+        answer = await other.get("/portal/keys")
+        assert answer.headers["location"] == "/portal/sign-in?next=keys&said=over"
+        await other.get(answer.headers["location"])
+        assert "Your session is over. Sign in again to go on." in other.page
         await other.sign_in()
         await alice.get("/portal/account")
         await alice.post("/portal/account/sessions/others")
