@@ -93,7 +93,7 @@ class Ask(Struct, kw_only=True):
     recent: int
     forgotten: int
     gap: int
-    patience: int = PATIENCE
+    patience: int
     channel: str = CHANNEL
     names: Sequence[str] = ()
     changes: Sequence[Any] = ()
@@ -144,7 +144,7 @@ class Turns:
         self._decode = msgspec.msgpack.Decoder(Reply).decode
         self._turn = 0
         self.now: int | UnsetType = UNSET
-        self.recent, self.gap = RECENT, GAP
+        self.recent, self.gap, self.patience = RECENT, GAP, PATIENCE
         self.names: list[str] = []  # of the last turn
 
     async def send(self, turn: Turn) -> Reply:
@@ -203,7 +203,7 @@ class Turns:
         return Ask(
             turn=self._turn, worker=worker, fresh=f"{self.worker}.{self._turn}", window=self.window,
             width=max(1, self.window // PARTS), now=self.now, idle=IDLE, silence=SILENCE, recent=self.recent,
-            gap=self.gap, forgotten=FORGOTTEN,
+            gap=self.gap, patience=self.patience, forgotten=FORGOTTEN,
         )  # fmt: skip
 
     async def _run(self, ask: Ask) -> Reply:

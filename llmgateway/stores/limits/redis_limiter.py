@@ -86,7 +86,8 @@ class RedisLimiter:
         self._is_full = False
 
     def is_healthy(self) -> bool:
-        return self._is_running and self._redis.is_healthy() and self._health.is_good
+        is_there = self._is_running and self._redis.is_healthy() and self._health.is_good
+        return is_there and self._stage == GATHERED
 
     @property
     def live_workers(self) -> int:
