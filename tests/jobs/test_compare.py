@@ -12,8 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from llmgateway.control.used import used_by, used_by_all
-from llmgateway.domain.admission import Limiter
+from llmgateway.domain.admission import Limiter, ScopeKey, Used
 from llmgateway.domain.call import Record, Tokens
+from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.limits import Claim, Limits, Scope
 from llmgateway.domain.periods import Calendar
 from llmgateway.domain.ports import SystemClock
@@ -39,7 +40,8 @@ class Books:
         self.fleet = fleet
         self.period = CALENDAR.period_of(CLOCK.now())
         used = used_by_all(store, lambda model: (model, f"{model}-too"))
-        self.comparison = Comparison(fleet[0].sums, used, lambda: CALENDAR, CLOCK, pause=0.02)
+        pause = 0.02 if isinstance(fleet[0], MemoryLimiter) else 0.4  # with a sign of life of every worker
+        self.comparison = Comparison(fleet[0].sums, used, lambda: CALENDAR, CLOCK, pause=pause)
         self._chance = random.Random(1)
 
     def scopes(self, user: str, limits: Limits = DAILY) -> tuple[Scope, ...]:
@@ -202,3 +204,13 @@ async def test_a_worker_of_which_nothing_is_heard_may_know_more(redis_url: str, 
         await raw.zrem(WORKERS, "silent")
         assert await books.healed() == 2
         assert (await books.counted("alice"))[0] == 100
+
+
+async def test_while_a_store_is_away_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    async def away(*_: object) -> dict[ScopeKey, Used]:
+        raise StoreUnavailable("The ledger is away.")
+
+    async with open_sqlite(tmp_path / "gateway.db", 5) as store:
+        limiter = MemoryLimiter(used_by(store, lambda model: (model,)))
+        comparison = Comparison(limiter.sums, away, lambda: CALENDAR, CLOCK, pause=0)
+        assert await comparison.work() == {"healed": 0}

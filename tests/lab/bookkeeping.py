@@ -208,7 +208,8 @@ class Books:
         await redis.aclose()
         for worker in self.workers.values():
             await worker.limiter.standings([ALICE], self._period)
-        await eventually(lambda: all(one.limiter.is_healthy() for one in self.workers.values()), "all said it")
+        fleet = [worker.limiter for worker in self.workers.values()]
+        await eventually(lambda: all(one.is_healthy() for one in fleet), "all is said")
 
     # --- what must be true
 
