@@ -209,7 +209,7 @@ class Books:
         for worker in self.workers.values():
             await worker.limiter.standings([ALICE], self._period)
         fleet = [worker.limiter for worker in self.workers.values()]
-        await eventually(lambda: all(one.is_healthy() for one in fleet), "all is said")
+        await eventually(lambda: all(one.is_gathered for one in fleet), "all is said")
 
     # --- what must be true
 

@@ -86,8 +86,12 @@ class RedisLimiter:
         self._is_full = False
 
     def is_healthy(self) -> bool:
-        is_there = self._is_running and self._redis.is_healthy() and self._health.is_good
-        return is_there and self._stage == GATHERED
+        return self._is_running and self._redis.is_healthy() and self._health.is_good
+
+    @property
+    def is_gathered(self) -> bool:
+        """Redis knows what all workers have let in, as far as this one has heard."""
+        return self._stage == GATHERED
 
     @property
     def live_workers(self) -> int:

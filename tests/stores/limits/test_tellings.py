@@ -79,7 +79,10 @@ async def opened(*urls: str) -> AsyncIterator[list[RedisLimiter]]:
 
 
 async def back(fleet: Sequence[RedisLimiter]) -> None:
-    await eventually(lambda: all(one.is_healthy() and not one.backlog for one in fleet), "Redis is back", 10)
+    def is_well() -> bool:
+        return all(one.is_healthy() and one.is_gathered and not one.backlog for one in fleet)
+
+    await eventually(is_well, "Redis is back", 10)
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen", "restarted empty", "flushed"])
