@@ -22,6 +22,9 @@ APART = ["unshare", "--map-root-user", "--net"]
 SOON = 5.0  # seconds
 GONE = {"gunicorn's master", "a whole gateway", "the cable of a node"}
 HANGS = {"the cable of a node"}  # what is under way there: nobody hears that it will not go on
+# Where a limit does not hold, as the page says: who is cut off may let its part of what was left through, while
+# the others give all of it until they notice.
+MOST = {"the cable of a node": LIMIT + LIMIT // 2}
 SECONDS = 60 + 60 * len(SCENES)
 
 
@@ -44,11 +47,11 @@ def test_whatever_dies_people_are_served(tmp_path: Path, figure: Callable[[str],
     for name, seen in found.items():
         assert seen["pause"] < SOON, (name, seen)
         assert seen["wait"] < SOON or name in HANGS, (name, seen)
-        assert seen["limited"] <= LIMIT, (name, seen)
+        assert seen["limited"] <= MOST.get(name, LIMIT), (name, seen)
         assert bool(seen["unready"]) == (name in GONE), (name, seen)
         assert set(seen["unready"]) <= {"10.99.0.12"}, (name, seen)
         assert sum(seen["failed"].values()) < seen["whole"] / 10, (name, seen)
-    figure(", ".join(f"{name} {seen['wait']:.1f} s" for name, seen in found.items()))
+    figure(", ".join(f"{name} {seen['wait']:.1f} s, {seen['limited']} calls" for name, seen in found.items()))
     if "WRITE_PAGES" in os.environ:
         PAGE.write_text(with_tables(PAGE.read_text(), {"seen": lambda: seen_table(found)}))
 
