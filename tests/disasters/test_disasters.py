@@ -22,7 +22,7 @@ APART = ["unshare", "--map-root-user", "--net"]
 SOON = 5.0  # seconds
 GONE = {"gunicorn's master", "a whole gateway", "the cable of a node"}
 HANGS = {"the cable of a node"}  # what is under way there: nobody hears that it will not go on
-# Where a limit does not hold, as the page says: who is cut off may let its part of what was left through, while
+# Where a limit does not hold, as the page says: who is cut off may let in its part of what was left, while
 # the others give all of it until they notice.
 MOST = {"the cable of a node": LIMIT + LIMIT // 2}
 SECONDS = 60 + 60 * len(SCENES)
