@@ -32,6 +32,7 @@ UNMIRRORED = {
     "domain/ports.py": "protocols only",
     "domain/spool.py": "protocols only",
     "domain/upkeep.py": "protocols only",
+    "stores/limits/limiter_calls.py": "values only",
     "stores/mongo_sums.py": "tested by tests/stores/upkeep_contract.py on a real server",
     "stores/sqlite_sums.py": "tested by tests/stores/upkeep_contract.py",
     "edge/asgi.py": "tested in tests/edge/test_protocol.py under load",

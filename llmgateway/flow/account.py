@@ -132,11 +132,19 @@ class Line:
         self._price(Tokens(tokens_in(len(self._ask.body)), tokens_in(len(text.encode()))), "estimated")
         if not asks or self._target is None:
             return
+        try:
+            await self._ask_tokeniser(self._target, text)
+        except asyncio.CancelledError:
+            if isinstance(self._vigil.interruption, ClientGone):  # nobody waits any more, but the bill is due
+                await self._ask_tokeniser(self._target, text)
+            raise
+
+    async def _ask_tokeniser(self, target: Target, text: str) -> None:
         count = self._account.count
         try:
             async with asyncio.timeout(COUNT_SECONDS):
-                prompt = await count.chat(self._target, msgspec.json.decode(self._ask.body))
-                completion = await count.text(self._target, text) if text else 0
+                prompt = await count.chat(target, msgspec.json.decode(self._ask.body))
+                completion = await count.text(target, text) if text else 0
         except (UpstreamError, TimeoutError, msgspec.DecodeError):
             return
         self._price(Tokens(prompt, completion), "counted")

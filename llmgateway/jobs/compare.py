@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 
 from llmgateway.domain.admission import CalendarSums, Counted, Look, ScopeKey, Used
+from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.periods import Calendar, Period
 from llmgateway.domain.ports import Clock
 
@@ -39,7 +40,13 @@ class Comparison:
         self.healed = 0
 
     async def work(self) -> dict[str, int]:
-        """As a job."""
+        """As a job. While a store is away there is nothing to compare, and that is told of elsewhere."""
+        try:
+            return {"healed": await self._compare()}
+        except StoreUnavailable:
+            return {"healed": 0}
+
+    async def _compare(self) -> int:
         period = self._calendar().period_of(self._clock.now())
         first = await self._sums.look(period)
         await asyncio.sleep(self._pause)
@@ -48,7 +55,7 @@ class Comparison:
         await asyncio.sleep(self._pause)
         last = await self._sums.look(period)
         if not first.epoch == before.epoch == last.epoch or before.silent or last.silent:
-            return {"healed": 0}  # Redis begins anew, or a worker may know what nobody else does
+            return 0  # Redis begins anew, or a worker may know what nobody else does
         more = dict(_drifted(first, last, used, is_shipped=before.shipped_to > first.at))
         if more:
             await self._sums.add(period, more)
@@ -56,7 +63,7 @@ class Comparison:
             shown = {f"{kind}:{id}": more[kind, id] for kind, id in sorted(more)[:SHOWN]}
             log.warning("sums of limits had drifted from the ledger's and are put right",
                         extra={"fields": {"scopes": len(more), "added": shown}})  # fmt: skip
-        return {"healed": len(more)}
+        return len(more)
 
 
 def _drifted(

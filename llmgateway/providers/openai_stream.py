@@ -53,8 +53,8 @@ class OpenAIStream:
     """
 
     __slots__ = (
-        "_begun", "_choices", "_finished", "_hides_usage", "_kept", "_kept_size", "_says_done", "_splitter",
-        "_strips_usage", "_words", "error", "is_done", "said", "tokens",
+        "_begun", "_choices", "_finished", "_hides_usage", "_kept", "_kept_size", "_said_before",
+        "_says_done", "_splitter", "_strips_usage", "_words", "error", "is_done", "said", "tokens",
     )  # fmt: skip
 
     def __init__(self, *, choices: int, says_done: bool, hides_usage: bool, strips_usage: bool) -> None:
@@ -66,6 +66,7 @@ class OpenAIStream:
         self._kept: list[bytes] = []
         self._kept_size = 0
         self._words: list[str] = []
+        self._said_before: list[str] = []
         self._begun: set[int] = set()
         self._finished: set[int] = set()
         self.said = 0
@@ -116,8 +117,8 @@ class OpenAIStream:
 
     def text(self) -> str:
         self._fold()
-        self._words = ["".join(self._words)]
-        return self._words[0]
+        self._said_before = ["".join(self._said_before)]
+        return self._said_before[0]
 
     # --- the events that matter ---
 
@@ -167,6 +168,8 @@ class OpenAIStream:
                 self._fold_unusual(event)
         self._kept = []
         self._kept_size = 0
+        self._said_before.append("".join(self._words))  # a word of its own takes twenty times its letters
+        self._words = []
 
     def _fold_unusual(self, run: bytes) -> None:
         """Anything that is not plain chat: other line ends, tool calls, reasoning, completions, comments."""

@@ -19,6 +19,7 @@ ANSWERING = (
     "ok-5",
     "ok-3000",
     "no-usage",
+    "no-usage~counted",
     "no-done",
     "usage-with-choices",
     "echo-headers",

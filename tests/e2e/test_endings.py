@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.deployment import CHAT, COMPLETIONS, Tenant, all_at_once, figures
+from tests.lab.behaviours import count_words
 from tests.lab.client import Answer, Connection, data_of
-from tests.lab.exchange import Call
+from tests.lab.exchange import Call, Exchange
 from tests.lab.gateway import Json
 from tests.lab.waiting import eventually
 
@@ -62,6 +63,29 @@ async def leave_after(tenant: Tenant, k: int, hang_up: HangUp) -> float:
         left = time.monotonic()
         await eventually(lambda: call is not None and call.ending == "peer_gone", f"{model} was cut")
         return time.monotonic() - left
+
+
+async def test_r_acc_02_a_hang_up_while_tokens_are_counted(tenant: Tenant) -> None:
+    """All is said but its usage, and a tokeniser is asked: who leaves then is billed what it counts."""
+    model, gate = "no-usage~counted", asyncio.Event()
+
+    async def held(x: Exchange) -> None:
+        await gate.wait()
+        await count_words(x)
+
+    tenant.upstream.tokenizer(model, held)
+    async with await tenant.gateway.connect() as connection:
+        before = len(tenant.upstream.counts)
+        await connection.send(tenant.asking(model, stream=True))
+        await eventually(lambda: len(tenant.upstream.counts) > before, "its tokens are counted")
+        asked = len(tenant.upstream.counts)
+        connection.reset()
+        await eventually(lambda: len(tenant.upstream.counts) > asked, "they are counted still")
+    gate.set()
+    (record,) = await tenant.records(1)
+    (call,) = tenant.calls
+    assert (record["outcome"], record["usage_source"]) == ("completed", "counted")
+    agree(record, call)
 
 
 @pytest.mark.parametrize("hang_up", [Connection.close, Connection.reset], ids=["fin", "rst"])

@@ -21,7 +21,7 @@ from tests.lab.waiting import eventually_answers
 pytestmark = [pytest.mark.e2e, pytest.mark.soak]
 
 Figure = Callable[[str], None]
-MIX = ("ok-5", "ok-20x5ms", "ok-3", "die-after-7", "status-503", "rst-before-headers", "ok-100x20ms")
+MIX = ("ok-5", "ok-20x5ms", "no-usage", "die-after-7", "status-503", "rst-before-headers", "ok-100x20ms")
 MODELS = ("ok-600x100ms", "ok-6x10000ms", "flood", "ok-1", "ok-1x50ms", "accept-and-hang", *MIX)
 STREAMS, WATCHED = 1000, 20  # of so many the time of each event is taken
 IDLE_STREAMS = 3000

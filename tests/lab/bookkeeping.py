@@ -29,6 +29,7 @@ from tests.lab.waiting import eventually
 
 MOST = 10_000  # tokens a day
 SEGMENT = 16 * 1024
+FOR_EVER, SOON = 10**9, 10  # ms
 ALICE = Scope("user", "alice", Limits(tokens_per_day=MOST))
 CLOCK = SystemClock()
 
@@ -79,7 +80,9 @@ class Worker:
         self.journal = FileJournal(books.root / "journal", worker=self.name, segment_bytes=SEGMENT)
         async with open_redis(books.redis_url, 5) as redis:
             load = used_by(books.store, lambda model: [model])
-            self.limiter = RedisLimiter(Turns(redis, self.name, 60), load, CLOCK, units)
+            turns = Turns(redis, self.name, 60)
+            turns.gap, turns.patience = FOR_EVER, SOON  # time stands still between steps
+            self.limiter = RedisLimiter(turns, load, CLOCK, units)
             self.shipper = Shipper(self.journal, books.append)
             self.recovery = Recovery(
                 self.journal, self.journal, CLOCK, lines=books.store.lines, heirs=[self.limiter.recover]
@@ -205,6 +208,8 @@ class Books:
         await redis.aclose()
         for worker in self.workers.values():
             await worker.limiter.standings([ALICE], self._period)
+        fleet = [worker.limiter for worker in self.workers.values()]
+        await eventually(lambda: all(one.is_gathered for one in fleet), "all is said")
 
     # --- what must be true
 

@@ -73,7 +73,7 @@ async def nothing_is_reserved(redis_url: str, seconds: float = SECONDS) -> Reser
 async def _use(redis: Any, key: bytes) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, int]]:
     """Empty tables are written as empty lists."""
     packed = await redis.get(key) or msgspec.msgpack.encode([[], [], [], []])
-    parts, days, months, workers = msgspec.msgpack.decode(packed)
+    parts, days, months, workers, *_ = msgspec.msgpack.decode(packed)
     return parts, days or {}, months or {}, workers or {}
 
 

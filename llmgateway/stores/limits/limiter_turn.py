@@ -6,41 +6,68 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from llmgateway.domain.admission import Spent
+from llmgateway.domain.admission import ScopeKey, Spent
 from llmgateway.domain.errors import StoreUnavailable
-from llmgateway.domain.limits import Claim
+from llmgateway.domain.limits import Claim, Scope
+from llmgateway.stores.limits.grants import Window
 from llmgateway.stores.limits.windows import PARTS, Answer, Begin
 from llmgateway.stores.redis import Foreign, RedisState, Script
 
 EPOCH, WORKERS = "{lgw}:epoch", "{lgw}:workers"
 SHIPPED = "{lgw}:shipped"  # by worker: in Redis's time, until when all that ended there is in the ledger
+UNTOLD, TELLINGS = "{lgw}:limits-untold", "{lgw}:tellings"  # see the script
+CHANNEL = "{lgw}:limits"  # where it tells of shares
 HELD, USE = "{lgw}:held:", "{lgw}:use:"
 IDLE = 24 * 3_600_000  # ms; a scope that nobody uses for so long is forgotten, the ledger knows its sums
 SILENCE = 15 * 60_000  # ms without a sign of life; recovery has had its turn long before
-RECENT = 15_000  # ms: heard of three beats ago or later
+RECENT = 3000  # ms: heard of six beats ago or later; who is silent for longer may be cut off
+GAP = 450  # ms in which nobody at all was heard: Redis was away
+PATIENCE = 5000  # ms; so long workers that come back after an outage are waited for
+GATHERED, MISSING, UNTOLD_YET = 0, 1, 2  # are all back, and have told what they let in meanwhile
 FORGOTTEN = 7 * 86_400_000  # ms; what a worker held that nobody recovered
 
 
 class Change(Struct):
     """What has happened and is to be counted. `settle`: a call has ended. `hold`: one was let in here.
-    `charge`: both."""
+    `charge`: both. `at` is when it was let in, where its minute is to be counted, too."""
 
     kind: Literal["settle", "hold", "charge"]
     claim: Claim
     tokens: int
     cost: int
+    at: int | None = None
     is_sent: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.claim.id
+
+
+class Again(Struct):
+    """What was let in here within the last minute, said anew to a Redis that has lost its counts; `at` is
+    when that was written down."""
+
+    window: Window
+    at: int
+    is_sent: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.window.scope.id
 
 
 class Reply(Struct, array_like=True, frozen=True):
-    """`epoch` is another when Redis has lost everything; then nothing was done."""
+    """`epoch` is another when Redis has lost everything; then nothing was done. Until all workers are
+    `GATHERED` it gives nothing. `shares` are this worker's: scope's number, telling, requests, tokens."""
 
     turn: int
     epoch: str
     now: int
     live: int
     is_late: bool
+    stage: int
     answers: list[Answer]
+    shares: list[tuple[int, int, int, int]]
 
 
 class Ask(Struct, kw_only=True):
@@ -56,6 +83,8 @@ class Ask(Struct, kw_only=True):
     number: int | UnsetType = UNSET
     deadline: int | UnsetType = UNSET
     now: int | UnsetType = UNSET
+    live: int = 1
+    has_told: bool = False
     lives: bool = False
     beats: bool = False
     behind: int = 0
@@ -63,6 +92,9 @@ class Ask(Struct, kw_only=True):
     silence: int
     recent: int
     forgotten: int
+    gap: int
+    patience: int
+    channel: str = CHANNEL
     names: Sequence[str] = ()
     changes: Sequence[Any] = ()
     claims: Sequence[Any] = ()
@@ -70,15 +102,20 @@ class Ask(Struct, kw_only=True):
 
 class Turn(Struct, frozen=True):
     """What a worker wants of one call of the script. `deadline` is given up for a set time. `behind` is how
-    long the oldest record has waited that is not in the ledger, in ms."""
+    long the oldest record has waited that is not in the ledger, in ms; `moment` is now, by the clock of the
+    changes; `live` are the workers as last known; `has_told`: this worker has let in nothing
+    alone that is not said herewith, or before."""
 
-    changes: Sequence[Change]
+    changes: Sequence[Change | Again]
     claims: Sequence[tuple[Claim, Sequence[Begin]]]
     epoch: str | UnsetType
     number: int
     deadline: int | UnsetType
     beats: bool
     behind: int = 0
+    moment: int = 0
+    live: int = 1
+    has_told: bool = False
 
 
 class Names:
@@ -88,9 +125,11 @@ class Names:
         self.found: dict[str, int] = {}
 
     def of(self, claim: Claim) -> list[list[Any]]:
+        return [self.one(scope) for scope in claim.scopes]
+
+    def one(self, scope: Scope) -> list[Any]:
         found = self.found
-        return [[found.setdefault(f"{scope.kind}:{scope.id}", len(found) + 1), scope.limits]
-                for scope in claim.scopes]  # fmt: skip
+        return [found.setdefault(f"{scope.kind}:{scope.id}", len(found) + 1), scope.limits]
 
 
 class Turns:
@@ -105,16 +144,19 @@ class Turns:
         self._decode = msgspec.msgpack.Decoder(Reply).decode
         self._turn = 0
         self.now: int | UnsetType = UNSET
+        self.recent, self.gap, self.patience = RECENT, GAP, PATIENCE
+        self.names: list[str] = []  # of the last turn
 
     async def send(self, turn: Turn) -> Reply:
         names = Names()
         ask = self._ask(self.worker)
-        ask.changes = [_written(change, names) for change in turn.changes]
+        ask.changes = [_written(change, names, turn.moment) for change in turn.changes]
         ask.claims = [
             [one.id, one.tokens, one.cost, one.period.day, one.period.month, names.of(one), begins]
             for one, begins in turn.claims
         ]
-        ask.names = list(names.found)
+        ask.names = self.names = list(names.found)
+        ask.live, ask.has_told = turn.live, turn.has_told
         ask.epoch, ask.number, ask.lives, ask.beats = turn.epoch, turn.number, True, turn.beats
         ask.behind = turn.behind
         if ask.now is UNSET:
@@ -160,12 +202,20 @@ class Turns:
         self._turn += 1
         return Ask(
             turn=self._turn, worker=worker, fresh=f"{self.worker}.{self._turn}", window=self.window,
-            width=max(1, self.window // PARTS), now=self.now, idle=IDLE, silence=SILENCE, recent=RECENT,
-            forgotten=FORGOTTEN,
+            width=max(1, self.window // PARTS), now=self.now, idle=IDLE, silence=SILENCE, recent=self.recent,
+            gap=self.gap, patience=self.patience, forgotten=FORGOTTEN,
         )  # fmt: skip
 
     async def _run(self, ask: Ask) -> Reply:
-        keys = [EPOCH, WORKERS, HELD + ask.worker, SHIPPED, *(USE + name for name in ask.names)]
+        keys = [
+            EPOCH,
+            WORKERS,
+            HELD + ask.worker,
+            SHIPPED,
+            UNTOLD,
+            TELLINGS,
+            *(USE + name for name in ask.names),
+        ]
 
         def own(reply: bytes) -> Reply:
             try:
@@ -180,9 +230,20 @@ class Turns:
         return reply
 
 
-def _written(change: Change, names: Names) -> list[Any]:
+def _written(change: Change | Again, names: Names, moment: int) -> list[Any]:
+    if isinstance(change, Again):
+        parts, ago = change.window.parts, moment - change.at
+        return ["window", names.one(change.window.scope),
+                [n if index % 3 else n + ago for index, n in enumerate(parts)]]  # fmt: skip
     claim, scopes = change.claim, names.of(change.claim)
     if change.kind == "settle":
         return ["settle", claim.id, change.tokens, change.cost]
     period = claim.period
-    return [change.kind, claim.id, change.tokens, change.cost, period.day, period.month, scopes]
+    ago = -1 if change.at is None else max(0, moment - change.at)
+    return [change.kind, claim.id, change.tokens, change.cost, period.day, period.month, scopes, ago]
+
+
+def key_of(name: str) -> ScopeKey:
+    """What stands in the names of scopes."""
+    kind, _, id = name.partition(":")
+    return kind, id  # type: ignore[return-value]  # what is written there are kinds

@@ -10,9 +10,10 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import islice
 from typing import NoReturn
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, UnsetType
 
 from llmgateway.domain.admission import Behind, LoadUsed, Spent
 from llmgateway.domain.errors import StoreUnavailable
@@ -21,13 +22,16 @@ from llmgateway.domain.periods import Period
 from llmgateway.domain.ports import Clock, SystemClock
 from llmgateway.stores.alongside import alongside
 from llmgateway.stores.breaker import Health, reason_of
-from llmgateway.stores.limits.limiter_turn import Change, Reply, Turn, Turns
+from llmgateway.stores.limits.grants import Grants, Shares
+from llmgateway.stores.limits.limiter_calls import Asked, Open
+from llmgateway.stores.limits.limiter_turn import GATHERED, UNTOLD_YET, Again, Change, Reply, Turn, Turns
 from llmgateway.stores.limits.memory_limiter import MINUTE, nothing_waits, question
 from llmgateway.stores.limits.redis_sums import RedisSums
 from llmgateway.stores.limits.share import Share
 from llmgateway.stores.limits.standings import Money, refusal, standings_of, tightest, units
 from llmgateway.stores.limits.sums import LedgerSums, all_away
-from llmgateway.stores.limits.windows import Answer, Begin, Reading
+from llmgateway.stores.limits.tellings import Tellings
+from llmgateway.stores.limits.windows import Answer, Reading
 from llmgateway.stores.redis import RedisState
 
 log = logging.getLogger(__name__)
@@ -35,34 +39,13 @@ log = logging.getLogger(__name__)
 CLAIMS, CHANGES = 64, 256  # of one turn: Redis does nothing else meanwhile
 BACKLOG = 100_000  # changes kept for a Redis that is away
 SEEN = 20_000  # scopes whose use is remembered for the time in which it is
-BEAT, TICK = 1.0, 0.5  # seconds
+BEAT, TICK = 0.2, 0.25  # seconds
+SOON = 0.02  # seconds until it is asked again whether all have told
 SLACK = 100  # ms that the two clocks may have drifted since the last turn
 GATHERING = 2  # turns of the event loop between two of these, in which more calls come to ask: fewer are sent
 BREAKS = 3
 ASKS = 4  # of one claim: the ledger's sums may be lost again before they arrive
 ALONE = " While a part of the gateway is away, limits are shared out among its workers."
-
-
-class _Open(Struct):
-    """A call that has been let in. `change` is its `hold`, when it was let in without Redis, or perhaps with
-    it (`is_uncertain`); `is_counted` is false when the backlog was full."""
-
-    claim: Claim
-    change: Change | None = None
-    is_counted: bool = True
-    is_uncertain: bool = False
-
-
-class _Asked:
-    """A claim that waits. `is_uncertain`: it was sent, and nobody knows whether it was taken."""
-
-    __slots__ = ("answer", "begins", "claim", "is_uncertain")
-
-    def __init__(self, claim: Claim, begins: Sequence[Begin]) -> None:
-        self.claim = claim
-        self.begins = begins
-        self.answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
-        self.is_uncertain = False
 
 
 class RedisLimiter:
@@ -80,14 +63,15 @@ class RedisLimiter:
         self._money = money
         self._sums = LedgerSums(load, clock)
         self._health = Health("Counting limits on Redis", log)
-        self._asked: deque[_Asked] = deque()
-        self._changes: deque[Change] = deque()
-        self._sending: list[Change] = []  # what a turn that may have failed was to change
-        self._number = 0
-        self._broken = 0  # turns in a row with these changes that failed in a way nobody has thought of
-        self._open: dict[str, _Open] = {}
+        self._asked: deque[Asked] = deque()
+        self._changes: deque[Change | Again] = deque()
+        self._sending: list[Change | Again] = []  # what a turn that may have failed was to change
+        self._number = self._broken = 0  # turns with changes; turns in a row that failed as none should
+        self._open: dict[str, Open] = {}
         self._seen: dict[tuple[str, str], tuple[int, Period, Reading]] = {}
         self._share: Share | None = None
+        self._grants, self._shares = Grants(turns.window), Shares(turns.window)
+        self.tellings = Tellings(turns.redis, self._shares, self._milliseconds)
         self._wake = asyncio.Event()
         self._epoch: str | UnsetType = UNSET
         self._ahead: int | None = None  # Redis's time less the monotonic clock's, in ms
@@ -96,12 +80,18 @@ class RedisLimiter:
         self._beats = True  # the next turn is a sign of life
         self._last_beat = clock.monotonic()
         self._is_stuck = False  # the last turn failed: changes wait for a tick
+        self._stage = GATHERED
         self._is_running = True
         self.most_changes = BACKLOG
         self._is_full = False
 
     def is_healthy(self) -> bool:
         return self._is_running and self._redis.is_healthy() and self._health.is_good
+
+    @property
+    def is_gathered(self) -> bool:
+        """Redis knows what all workers have let in, as far as this one has heard."""
+        return self._stage == GATHERED
 
     @property
     def live_workers(self) -> int:
@@ -125,6 +115,7 @@ class RedisLimiter:
         opened = self._open.pop(id, None)
         if opened is None:
             return
+        self._grants.correct(opened.counted, tokens - opened.claim.tokens)
         if self._share is not None:
             self._share.settle(id, tokens, cost)
         if (change := opened.change) is not None and not (change.is_sent or opened.is_uncertain):
@@ -153,6 +144,9 @@ class RedisLimiter:
                     self._wake.clear()
                     await self._wake.wait()
                 await self._turn()
+                if self._stage == UNTOLD_YET:
+                    self._beats = True
+                    await asyncio.sleep(SOON)
                 for _ in range(GATHERING):
                     await asyncio.sleep(0)
         finally:
@@ -189,7 +183,7 @@ class RedisLimiter:
         for left in reversed(range(ASKS)):
             if not (self._is_running and self._redis.is_healthy()):
                 break
-            asked = _Asked(claim, begins)
+            asked = Asked(claim, begins)
             answer = await self._of_redis(asked)
             if answer is None:
                 is_uncertain = asked.is_uncertain
@@ -200,7 +194,7 @@ class RedisLimiter:
             begins = await self._sums.begins(claim, answer.unknown) if left > 1 else all_away(everything)
         return await self._alone(claim, is_uncertain=is_uncertain), ALONE
 
-    async def _of_redis(self, asked: _Asked) -> Answer | None:
+    async def _of_redis(self, asked: Asked) -> Answer | None:
         self._asked.append(asked)
         self._wake.set()
         try:
@@ -220,26 +214,31 @@ class RedisLimiter:
             if is_uncertain and not is_taken:
                 self._tell(Change("settle", claim, 0, 0))
         if is_taken and claim.id:
-            opened = self._open[claim.id] = _Open(claim, is_counted=False, is_uncertain=is_uncertain)
+            now = self._milliseconds()
+            opened = self._open[claim.id] = Open(
+                claim, self._grants.take(claim, now), is_counted=False, is_uncertain=is_uncertain
+            )
+            self._shares.spent(claim, now)
             if is_uncertain or self.backlog < self.most_changes:
-                self._hold(opened)
+                self._hold(opened, now)
             elif not self._is_full:
                 self._is_full = True
                 log.warning("Redis is away for long; more calls are counted by the ledger, and here alone")
         return answer
 
     def _new_share(self) -> Share:
-        share = Share(self._load, self._clock, self.turns.window / 1000, workers=self._live, seen=self._seen)
+        share = Share(self._load, self._clock, self.turns.window / 1000, workers=self._live,
+                      shares=self._shares, seen=self._seen)  # fmt: skip
         share.adopt(opened.claim for opened in self._open.values())
         return share
 
-    def _hold(self, opened: _Open) -> None:
+    def _hold(self, opened: Open, at: int | None = None) -> None:
         claim = opened.claim
-        opened.change = Change("hold", claim, claim.tokens, claim.cost)
+        opened.change = Change("hold", claim, claim.tokens, claim.cost, at)
         opened.is_counted = True
         self._tell(opened.change)
 
-    def _let_go(self, asked: _Asked, answer: Answer | None) -> None:
+    def _let_go(self, asked: Asked, answer: Answer | None) -> None:
         """Nobody wants what was or may have been claimed."""
         if answer is None and asked.is_uncertain and asked.claim.id:
             self._tell(Change("settle", asked.claim, 0, 0))
@@ -247,7 +246,7 @@ class RedisLimiter:
 
     # --- a turn -------------------------------------------------------------------------------------------
 
-    def _tell(self, change: Change) -> None:
+    def _tell(self, change: Change | Again) -> None:
         self._changes.append(change)
         self._wake.set()
 
@@ -265,16 +264,16 @@ class RedisLimiter:
             self._give_up()
             raise
 
-    def _taken(self, most: int | None = None) -> list[_Asked]:
+    def _taken(self, most: int | None = None) -> list[Asked]:
         """Claims for whose answer somebody waits."""
-        taken: list[_Asked] = []
+        taken: list[Asked] = []
         while self._asked and len(taken) != most:
             one = self._asked.popleft()
             if not one.answer.done():
                 taken.append(one)
         return taken
 
-    async def _carry(self, asked: Sequence[_Asked]) -> None:
+    async def _carry(self, asked: Sequence[Asked]) -> None:
         for _ in range(ASKS):
             reply = await self._send(asked)
             if reply.epoch != self._epoch:
@@ -286,7 +285,7 @@ class RedisLimiter:
                 return
         raise StoreUnavailable("Redis forgets its limits or answers too late.", retry_after=1)
 
-    async def _send(self, asked: Sequence[_Asked]) -> Reply:
+    async def _send(self, asked: Sequence[Asked]) -> Reply:
         if not self._sending and self._changes:
             self._number += 1
             while self._changes and len(self._sending) < CHANGES:
@@ -297,49 +296,70 @@ class RedisLimiter:
         reply = await self.turns.send(Turn(
             self._sending, [(one.claim, one.begins) for one in asked], self._epoch, self._number,
             UNSET if self._ahead is None else self._milliseconds() + self._ahead + self._patience,
-            self._beats, int(self.behind() * 1000) if self._beats else 0,
+            self._beats, int(self.behind() * 1000) if self._beats else 0, self._milliseconds(), self._live,
+            self._stage == UNTOLD_YET and not self._changes,
         ))  # fmt: skip
         self._ahead = reply.now - self._milliseconds()
         if self._epoch is UNSET:
             self._epoch = reply.epoch
         return reply
 
-    def _succeeded(self, asked: Sequence[_Asked], reply: Reply) -> None:
-        self._live = max(1, reply.live)
-        self._share, self._is_stuck, self._is_full = None, False, False
+    def _succeeded(self, asked: Sequence[Asked], reply: Reply) -> None:
+        self._is_stuck = self._is_full = False
         if self._beats:
             self._beats, self._last_beat = False, self._clock.monotonic()
         self._health.good()
         now, seen = self._milliseconds(), self._seen
+        self._stage = reply.stage
+        if reply.stage != GATHERED:
+            self._not_yet(asked)
+            return
+        self._live = max(1, reply.live)
+        self.tellings.answered(self.turns.names, reply)
+        self._share = None
         for one, answer in zip(asked, reply.answers, strict=True):
             claim = one.claim
             if answer.is_taken and claim.id:
-                self._open[claim.id] = _Open(claim)
+                self._open[claim.id] = Open(claim, self._grants.take(claim, now))
             for scope, reading in zip(claim.scopes, answer.readings, strict=False):
                 seen[scope.kind, scope.id] = (now, claim.period, reading)
             if one.answer.done():
                 self._let_go(one, answer)
             else:
                 one.answer.set_result(answer)
-        while len(seen) > SEEN:
-            del seen[next(iter(seen))]
+        for oldest in list(islice(seen, max(0, len(seen) - SEEN))):
+            del seen[oldest]
 
-    def _failed(self, asked: Sequence[_Asked], error: StoreUnavailable | None) -> None:
-        """Also when the breaker is closed: Redis may answer and refuse, being full or somebody's replica."""
-        self._is_stuck, self._beats = True, False
-        if error is not None and self._redis.is_healthy():
-            self._health.bad(" ".join(getattr(error, "__notes__", ())) or reason_of(error))
+    def _not_yet(self, asked: Sequence[Asked]) -> None:
+        """Redis does not know yet what others have let in. Until all are there each goes on with its share;
+        then they wait for a moment until all have told."""
+        for one in asked:
+            one.is_uncertain = False
+        if self._stage == UNTOLD_YET:
+            self._asked.extendleft(reversed(asked))
+            return
+        self._give_back(asked)
+
+    def _give_back(self, asked: Sequence[Asked]) -> None:
+        """Claims that are not Redis's to answer."""
         for one in asked:
             if one.answer.done():
                 self._let_go(one, None)
             else:
                 one.answer.set_result(None)
 
+    def _failed(self, asked: Sequence[Asked], error: StoreUnavailable | None) -> None:
+        """Also when the breaker is closed: Redis may answer and refuse, being full or somebody's replica."""
+        self._is_stuck, self._beats, self._stage = True, False, GATHERED
+        if error is not None and self._redis.is_healthy():
+            self._health.bad(" ".join(getattr(error, "__notes__", ())) or reason_of(error))
+        self._give_back(asked)
+
     def _give_up(self) -> None:
         """Changes that no turn can be made of must not keep all later ones back."""
         self._broken += bool(self._sending)
         if self._broken >= BREAKS:
-            fields = {"ids": [change.claim.id for change in self._sending]}
+            fields = {"ids": [change.id for change in self._sending]}
             log.error("changes that cannot be told to Redis are dropped", extra={"fields": fields})
             self._sending, self._broken = [], 0
 
@@ -348,8 +368,13 @@ class RedisLimiter:
         said again."""
         log.warning("Redis has lost its counts of limits; they begin anew with the ledger's sums")
         self._epoch = epoch
-        self._changes = deque(one for one in (*self._sending, *self._changes) if one.kind == "settle")
+        kept = (one for one in (*self._sending, *self._changes) if isinstance(one, Change))
+        self._changes = deque(one for one in kept if one.kind == "settle")
         self._sending = []
+        self._shares.begin_anew()
+        now = self._milliseconds()
+        for window in self._grants.windows(now):
+            self._tell(Again(window, now))
         for opened in self._open.values():
             self._hold(opened)
 
@@ -365,7 +390,7 @@ async def open_redis_limiter(
     """`window` is what a minute is."""
     limiter = RedisLimiter(Turns(redis, worker, window), load, clock or SystemClock(), money)
     try:
-        async with alongside(limiter.lane, limiter.beat):
+        async with alongside(limiter.lane, limiter.beat, limiter.tellings.listen):
             yield limiter
     finally:
         await limiter.close()

@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from llmgateway.domain.admission import Counted, Look, ScopeKey
 from llmgateway.domain.periods import Period
-from llmgateway.stores.limits.limiter_turn import EPOCH, HELD, RECENT, SHIPPED, SILENCE, USE, WORKERS
+from llmgateway.stores.limits.limiter_turn import EPOCH, HELD, RECENT, SHIPPED, SILENCE, USE, WORKERS, key_of
 from llmgateway.stores.redis import Foreign, RedisState, Script
 
 BATCH = 200  # scopes of one call: Redis does nothing else meanwhile
@@ -54,7 +54,8 @@ class RedisSums:
         return Look(
             epoch=last.epoch if len({reply.epoch for reply in replies}) == 1 else "",
             at=last.now, shipped_to=last.shipped_to, silent=last.silent,
-            sums={_key(name): Counted(*(None if n is False else int(n) for n in row)) for name, row in rows},
+            sums={key_of(name): Counted(*(None if n is False else int(n) for n in row))
+                  for name, row in rows},
         )  # fmt: skip
 
     async def add(self, period: Period, more: Mapping[ScopeKey, tuple[int, int, int]]) -> None:
@@ -89,8 +90,3 @@ class RedisSums:
         keys = [EPOCH, WORKERS, SHIPPED, *(USE + name for name in names)]
         reply: _Reply = await self._redis.run(self._script, keys, self._encode(ask), own)
         return reply
-
-
-def _key(name: str) -> ScopeKey:
-    kind, _, id = name.partition(":")
-    return kind, id  # type: ignore[return-value]  # what is written there are kinds

@@ -1,7 +1,7 @@
 """One worker's share of all limits, counted alone while Redis is away.
 
-Limits and what was last seen of their use are divided by the number of workers, so all shares together let
-through no more than the limit, or one call each where that is smaller than their number.
+Limits are divided by the number of workers, so all shares together let through no more than the limit, or one
+call each where that is smaller than their number. What of a share is used already is known (`grants.py`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from llmgateway.domain.admission import LoadUsed, Used
+from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.limits import Claim, Limits, Scope
 from llmgateway.domain.periods import Period
 from llmgateway.domain.ports import Clock
+from llmgateway.stores.limits.grants import Shares
 from llmgateway.stores.limits.memory_limiter import MemoryLimiter
 from llmgateway.stores.limits.windows import Answer, Reading
 
@@ -20,12 +22,14 @@ Seen = Mapping[tuple[str, str], tuple[int, Period, Reading]]
 
 
 class Share:
-    """`adopted` are this worker's open calls: they have their places already."""
+    """`adopted` are this worker's open calls: they have their places already. `shares` say what of them is
+    used in the minute, `seen` tells of days and months."""
 
-    def __init__(self, load: LoadUsed, clock: Clock, window: float, *, workers: int,
+    def __init__(self, load: LoadUsed, clock: Clock, window: float, *, workers: int, shares: Shares,
                  seen: Seen) -> None:  # fmt: skip
         self._workers = max(1, workers)
         self._load = load
+        self._shares = shares
         self._seen = seen
         self._limiter = MemoryLimiter(self._used, clock=clock, window=window)
         self._known: set[tuple[str, str]] = set()
@@ -56,26 +60,31 @@ class Share:
         self._limiter.settle(id, tokens, cost)
 
     def _begin(self, claim: Claim) -> None:
-        """What is new here begins with this worker's share of what was seen."""
+        """What is new here begins with what of this worker's share is used."""
         for scope in claim.scopes:
             key = (scope.kind, scope.id)
             if key in self._known:
                 continue
             self._known.add(key)
-            if (seen := self._seen.get(key)) is not None:
-                at, _, reading = seen
-                shares = (reading.requests // self._workers, reading.tokens // self._workers)
-                self._limiter.counts.used_before(scope, at, *shares)
+            if (used := self._shares.of(key)) is not None:
+                self._limiter.counts.used_before(scope, used.at, used.requests, used.tokens)
 
     async def _used(self, scope: Scope, period: Period) -> Used:
+        """By the ledger or as last heard, whichever is more: others' calls came since, and some are open."""
         seen = self._seen.get((scope.kind, scope.id))
-        if seen is None or seen[1].day != period.day:
+        read = seen[2] if seen is not None and seen[1].day == period.day else None
+        found: tuple[int, ...]
+        heard = None if read is None else (read.day_tokens, read.month_tokens, read.month_cost)
+        try:
             used = await self._load(scope, period)
+        except StoreUnavailable:
+            if heard is None:
+                raise
+            found = heard
         else:
-            read = seen[2]
-            used = Used(read.day_tokens, read.month_tokens, read.month_cost)
-        day, month, cost = used.tokens_of_day, used.tokens_of_month, used.cost_of_month
-        return Used(day // self._workers, month // self._workers, cost // self._workers)
+            by_ledger = (used.tokens_of_day, used.tokens_of_month, used.cost_of_month)
+            found = tuple(map(max, heard or by_ledger, by_ledger))
+        return Used(*(-(-amount // self._workers) for amount in found))
 
     def _share_of(self, limits: Limits) -> Limits:
         share = self._limits.get(limits)

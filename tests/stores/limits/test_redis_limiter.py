@@ -36,6 +36,7 @@ pytestmark = pytest.mark.service
 
 LOG = "llmgateway.stores.limits.redis_limiter"
 PATIENCE = 0.4
+FOR_EVER = 10**9
 
 
 @asynccontextmanager
@@ -51,6 +52,9 @@ async def opened(
             fleet.append(await stack.enter_async_context(limiter))
             if clock is not None:
                 fleet[-1].turns.now = milliseconds(clock)
+                fleet[-1].turns.recent = fleet[-1].turns.gap = (
+                    FOR_EVER  # nobody falls silent by a clock that jumps
+                )
         yield fleet
 
 

@@ -4,14 +4,17 @@ import pytest
 
 from llmgateway.domain.admission import Used
 from llmgateway.domain.limits import Claim
+from llmgateway.stores.limits.grants import Shares, Spending
 from llmgateway.stores.limits.share import Seen, Share
 from llmgateway.stores.limits.windows import Reading
 from tests.doubles import SetClock
 from tests.stores.limits.limiter_contract import TODAY, TOMORROW, SetLedger, claim, limited
 
 
-def shares(count: int, clock: SetClock, ledger: SetLedger, seen: Seen | None = None) -> list[Share]:
-    return [Share(ledger.load, clock, 60, workers=count, seen=seen or {}) for _ in range(count)]
+def shares(count: int, clock: SetClock, ledger: SetLedger, seen: Seen | None = None,
+           known: Shares | None = None) -> list[Share]:  # fmt: skip
+    known = known or Shares(60_000)
+    return [Share(ledger.load, clock, 60, workers=count, shares=known, seen=seen or {}) for _ in range(count)]
 
 
 async def taken(share: Share, asked: Claim) -> bool:
@@ -27,17 +30,18 @@ async def test_all_shares_together_are_the_limit(workers: int) -> None:
     assert sum(passed) == workers * max(1, 20 // workers)
 
 
-async def test_it_begins_with_its_part_of_what_was_seen() -> None:
-    clock, ledger = SetClock(), SetLedger()
+async def test_it_begins_with_what_of_it_is_used() -> None:
+    clock, ledger, known = SetClock(), SetLedger(), Shares(60_000)
     read = Reading(10, 100, 500, 600, 70, 4, 60_000, 60_000)
-    seen = {("user", "alice"): (int(clock.monotonic() * 1000), TODAY, read)}
-    (share, _) = shares(2, clock, ledger, seen)
+    now = int(clock.monotonic() * 1000)
+    ledger.used = {"alice": Used(400, 900, 70)}
+    known.heard(("user", "alice"), Spending(3, 5, 50, now))
+    (share, _) = shares(2, clock, ledger, {("user", "alice"): (now, TODAY, read)}, known)
     alice = limited(requests_per_minute=12, tokens_per_day=600, cost_per_month=80)
     assert await taken(share, claim("1", alice, tokens=50, cost=5))
     answer = await share.admit(claim("2", alice, tokens=1))
     assert not answer.is_taken
     assert (answer.readings[0].requests, answer.readings[0].day_tokens) == (12, 600)
-    assert ledger.asked == []
     clock.pass_seconds(60)
     share.settle("1", 10, 1)
     assert await taken(share, claim("2", alice, tokens=40))
