@@ -349,8 +349,9 @@ class Accounts:
 
 
 def login_in(value: str) -> str:
-    login = value.strip().lower()
-    if not LOGIN.fullmatch(login):
+    given = value.strip()
+    login = given.lower()
+    if not given.isascii() or not LOGIN.fullmatch(login):  # in lower case the sign for Kelvin is a k
         raise InvalidRequest(
             "A user name has 2 to 64 letters a-z, digits, dots, hyphens, underscores or @, "
             "and begins and ends with a letter or digit.", param="login")  # fmt: skip
