@@ -80,9 +80,11 @@ class NewPassword(Struct, frozen=True, kw_only=True):
 
 
 class AccountRules(Struct, frozen=True, kw_only=True):
-    """What the configuration allows. `is_private`: only who sits at this machine can reach the gateway."""
+    """What the configuration allows. `is_private`: only who sits at this machine can reach the gateway.
+    `has_provider`: people come from organisations, too, whose names have an @."""
 
     is_private: bool
+    has_provider: bool = False
     sign_in: bool = True
     sign_up: bool = True
 
@@ -126,6 +128,8 @@ class Accounts:
         if not await self.may_sign_up():
             raise InvalidRequest("Accounts cannot be made here; please ask the operators.")
         login, password = login_in(new.login), password_in(new.password, new.login)
+        if "@" in login and self.rules().has_provider:
+            raise InvalidRequest("Names with an @ are those of organisations here.", param="login")
         if await self._shelf.count(SHELF, f"up:{line_of(address)}", HOUR) > SIGN_UPS:
             raise OverLimit("Too many tries from your address; try again in an hour.", retry_after=60)
         async with self._audit.change(actor, "accounts.create", login) as entry:
