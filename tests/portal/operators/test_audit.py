@@ -27,7 +27,7 @@ async def test_s_aud_01_every_change_of_the_pages_is_told(ann: Browser, portal: 
         await ann.get(f"{AUDIT}?{query}")
         assert text in ann.page.partition("<tbody>")[2], query
         assert other not in ann.page.partition("<tbody>")[2], query
-    await ann.get(f"{AUDIT}?who=nobody")
+    await ann.get(f"{AUDIT}?who=no-such-one")
     assert "No such lines" in ann.page
 
 
