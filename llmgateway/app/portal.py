@@ -98,6 +98,7 @@ def rules_of(in_force: InForce) -> AccountRules:
     settings = in_force.settings
     return AccountRules(
         is_private=settings.is_private,
+        has_provider=settings.file.saml is not None,
         sign_in=settings.local_sign_in,
         sign_up=settings.local_sign_up,
     )

@@ -10,7 +10,7 @@ import hmac
 import logging
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -53,7 +53,7 @@ SHELF, SESSIONS = "tries", "sessions"
 TRIES = 8
 CLOSED = ""  # in place of a password's hash: no password fits
 ROLES: Mapping[bool, list[Role]] = MappingProxyType({True: ["user", "admin"], False: ["user"]})
-LONG, NETWORK = 6, 64  # the version of IP, and the bits of the part that a provider gives to one line
+NETWORK = 64  # bits of an IPv6 address: the part that a provider gives to one line
 NOBODY = "nobody"  # the target of a try that names no account
 
 T = TypeVar("T")
@@ -80,9 +80,11 @@ class NewPassword(Struct, frozen=True, kw_only=True):
 
 
 class AccountRules(Struct, frozen=True, kw_only=True):
-    """What the configuration allows. `is_private`: only who sits at this machine can reach the gateway."""
+    """What the configuration allows. `is_private`: only who sits at this machine can reach the gateway.
+    `has_provider`: people come from organisations, too, whose names have an @."""
 
     is_private: bool
+    has_provider: bool = False
     sign_in: bool = True
     sign_up: bool = True
 
@@ -126,7 +128,9 @@ class Accounts:
         if not await self.may_sign_up():
             raise InvalidRequest("Accounts cannot be made here; please ask the operators.")
         login, password = login_in(new.login), password_in(new.password, new.login)
-        if await self._shelf.count(SHELF, f"up:{_line_of(address)}", HOUR) > SIGN_UPS:
+        if "@" in login and self.rules().has_provider:
+            raise InvalidRequest("Names with an @ are those of organisations here.", param="login")
+        if await self._shelf.count(SHELF, f"up:{line_of(address)}", HOUR) > SIGN_UPS:
             raise OverLimit("Too many tries from your address; try again in an hour.", retry_after=60)
         async with self._audit.change(actor, "accounts.create", login) as entry:
             asked = NewUser(id=login, name=new.name or None, email=new.email or None)
@@ -157,7 +161,7 @@ class Accounts:
             raise _wrong()
         if why is not None:
             raise why
-        for id in (f"pair:{login}:{_line_of(address)}", f"name:{login}"):
+        for id in (f"pair:{login}:{line_of(address)}", f"name:{login}"):
             await self._shelf.delete(SHELF, id)
         if self._hasher.check_needs_rehash(digest):
             await self._replace(account, await self._hashed(password.reveal()))
@@ -310,7 +314,7 @@ class Accounts:
         raise Conflict("This account keeps changing; please try again.")
 
     async def _count_try(self, actor: Actor, login: str, address: str) -> None:
-        line = _line_of(address)
+        line = line_of(address)
         limits = ((f"from:{line}", PER_ADDRESS), (f"pair:{login}:{line}", PER_PAIR),
                   (f"name:{login}", PER_NAME))  # fmt: skip
         for id, most in limits:
@@ -349,21 +353,24 @@ class Accounts:
 
 
 def login_in(value: str) -> str:
-    login = value.strip().lower()
-    if not LOGIN.fullmatch(login):
+    given = value.strip()
+    login = given.lower()
+    if not given.isascii() or not LOGIN.fullmatch(login):  # in lower case the sign for Kelvin is a k
         raise InvalidRequest(
             "A user name has 2 to 64 letters a-z, digits, dots, hyphens, underscores or @, "
             "and begins and ends with a letter or digit.", param="login")  # fmt: skip
     return login
 
 
-def _line_of(address: str) -> str:
+def line_of(address: str) -> str:
     """Whose tries are counted together: of IPv6 a whole network, since each line has 2**64 addresses."""
     try:
-        is_long = ip_address(address).version == LONG
+        found = ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    return str(ip_network(f"{address}/{NETWORK}", strict=False)) if is_long else address
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is None:
+        return str(ip_network(f"{found}/{NETWORK}", strict=False))
+    return str(getattr(found, "ipv4_mapped", found))
 
 
 def _is_other_admin(user: Document, login: str) -> bool:

@@ -14,7 +14,10 @@ async def has_account(store: Documents, clock: Clock, name: str) -> bool:
     account = await store.get("accounts", name)
     if account is None:
         return False
-    if account["created_at"] > now_of(clock) - CUT_OFF or await store.get("users", name) is not None:
+    is_account = "password" in account  # else it is the mark of the first one, which is no name and stays
+    if not is_account or account["created_at"] > now_of(clock) - CUT_OFF:
+        return True
+    if await store.get("users", name) is not None:
         return True
     await store.delete("accounts", name)
     return False

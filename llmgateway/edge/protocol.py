@@ -47,8 +47,8 @@ class ClientConnection(asyncio.Protocol):
     tick_seconds = 2.5
 
     __slots__ = (
-        "_app", "_app_state", "_client", "_current", "_drained", "_head_size", "_headers", "_is_deaf",
-        "_is_in_head", "_is_tls", "_mute", "_outbox", "_parser", "_phase", "_queue", "_server",
+        "_app", "_app_state", "_client", "_current", "_drained", "_head_size", "_headers", "_hosts",
+        "_is_deaf", "_is_in_head", "_is_tls", "_mute", "_outbox", "_parser", "_phase", "_queue", "_server",
         "_server_state", "_since", "_timer", "_transport", "_unread", "_url", "is_full", "loop",
     )  # fmt: skip
 
@@ -75,6 +75,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_in_head = self._is_deaf = False
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._hosts = 0
         self.is_full = False
 
     @property
@@ -195,7 +196,7 @@ class ClientConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url = b""
         self._headers = []
-        self._head_size = self._mute = 0
+        self._head_size = self._mute = self._hosts = 0
         self._is_in_head = True
         if self._current is None:
             self._enter("head")
@@ -208,6 +209,7 @@ class ClientConnection(asyncio.Protocol):
         name = name.lower()
         if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
             raise Unacceptable(400, "The only transfer coding of this server is 'chunked'.")
+        self._hosts += name == b"host"
         self._headers.append((name, value))
         self._grow(len(name) + len(value))
 
@@ -221,6 +223,8 @@ class ClientConnection(asyncio.Protocol):
         version = parser.get_http_version()
         if parser.should_upgrade() or version not in ("1.1", "1.0"):
             raise Unacceptable(400, "This server speaks HTTP/1.1 only.")
+        if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
+            raise Unacceptable(400, "A request names one host.")
         self._is_in_head = False
         headers, self._headers = self._headers, []  # trailers go elsewhere
         path, raw_path, query = _target(self._url)

@@ -20,9 +20,10 @@ from llmgateway.domain.call import Record
 Format = Literal["console", "json"]
 
 FIELDS = frozenset({
-    "action", "complaints", "continuous_usage", "error", "failures", "hash", "id", "ids", "limit", "model",
-    "models", "part", "path", "phase", "reason", "records", "replica", "request_id", "result", "seconds",
-    "settings", "source", "status", "store", "target", "topic", "version", "who", "worker",
+    "action", "certificate", "complaints", "continuous_usage", "days", "error", "failures", "field", "hash",
+    "id", "ids", "kind", "limit", "model", "models", "part", "path", "phase", "place", "provider", "reason",
+    "records", "replica", "request_id", "result", "seconds", "settings", "source", "status", "store",
+    "target", "topic", "value", "version", "who", "worker",
 })  # fmt: skip
 TALKATIVE = ("uvicorn.error", "pymongo", "asyncio")  # they tell of their inside
 LONGEST = 500  # characters of a value
@@ -75,10 +76,17 @@ class Console(logging.Formatter):
             words.append(record.levelname.lower())
         words.append(record.getMessage())
         words += [f"{name}={value}" for name, value in fields_of(record).items()]
-        line = " ".join(words)
+        line = visible(" ".join(words))
         if record.exc_info and record.exc_info[1] is not None:
             line += "\n" + _trace_of(record.exc_info[1])
         return line
+
+
+def visible(text: str) -> str:
+    """What others wrote must neither begin a line of its own nor steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

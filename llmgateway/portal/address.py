@@ -16,7 +16,8 @@ class Addresses:
         self._trusted = trusted
 
     def of(self, request: Request) -> str:
-        address = request.client.host if request.client else UNKNOWN
+        peer = request.client.host if request.client else UNKNOWN
+        address = str(_parsed(peer) or peer)  # a socket for both kinds of IP tells the short ones as long
         forwarded = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
         while forwarded and self._is_trusted(address):
             before = _parsed(forwarded.pop().strip())

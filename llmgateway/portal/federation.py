@@ -18,8 +18,9 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
+from llmgateway.control.accounts import line_of
 from llmgateway.control.audit import Actor, Audit
-from llmgateway.domain.errors import GatewayError, NotAllowed, NotAuthenticated, NotFound
+from llmgateway.domain.errors import GatewayError, NotAllowed, NotAuthenticated, NotFound, OverLimit
 from llmgateway.domain.identity import Identity
 from llmgateway.domain.people import User
 from llmgateway.domain.ports import Clock, Shelf
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 ASKED, USED, PROVED = "saml-asked", "saml-used", "saml-proved"
 NAMED, LEAVING = "saml-named", "saml-leaving"
 ASKED_SECONDS, STEP_SECONDS = 900.0, 120.0
+ASKING, MOST_ASKED = "saml-asking", 3000  # from an address, which may be a whole campus's
 WORD = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)  # 256 bits, as ours are
 MAIL_FORMAT = "urn:oasis:names:tc:SAML:1.1:nameid-format:emailAddress"
 REFUSED = later(
@@ -102,12 +104,13 @@ class SamlFederation:
         self._audit = means.audit
         self._clock = means.clock
         self._cookie = means.cookie
+        self._metadata = sp.metadata()  # signed once: anybody may ask for it
 
     def choices(self) -> Sequence[Choice]:
         return [Choice(idp.provider.id, idp.provider.name) for idp in self._idps.all()]
 
     def metadata(self) -> bytes:
-        return self._sp.metadata()
+        return self._metadata
 
     def origins(self) -> Sequence[str]:
         return sorted({origin for idp in self._idps.all() for origin in idp.origins})
@@ -118,7 +121,11 @@ class SamlFederation:
         idp = self._idps.named(id)
         if idp is None:
             raise NotFound(later("There is no such organisation here."))
-        browser, asked = self._remembered(visit) or secrets.token_urlsafe(32), self._sp.ask(idp)
+        line = line_of(visit.address)
+        if await self._shelf.count(ASKING, line, ASKED_SECONDS) > MOST_ASKED:
+            raise OverLimit(later("Too many tries; please wait a quarter of an hour."), retry_after=60)
+        browser = self._remembered(visit) or secrets.token_urlsafe(32)
+        asked = await asyncio.to_thread(self._sp.ask, idp)  # to sign takes milliseconds
         kept = Asked(id, _hash_of(browser), visit.asked("next"))
         await self._shelf.put(ASKED, asked.id, msgspec.msgpack.encode(kept), ASKED_SECONDS)
         return Elsewhere(asked.url, remembers=browser)

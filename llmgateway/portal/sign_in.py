@@ -4,7 +4,6 @@ import logging
 from typing import cast
 
 from llmgateway.control.accounts import NewAccount
-from llmgateway.control.audit import Actor
 from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, NotAuthenticated, OverLimit
 from llmgateway.domain.secret import Secret
 from llmgateway.portal.visit import Answer, Desk, Look, Page, Redirect, Theme, Visit
@@ -88,9 +87,8 @@ async def sign_up(desk: Desk, visit: Visit) -> Answer:
         login=form.text("login"), password=Secret(form.raw("password")), name=form.text("name") or None,
         claim=Secret(claim) if claim else None,
     )  # fmt: skip
-    actor = Actor(f"user {new.login.lower()[:64]}", visit.actor.source, visit.actor.request_id)
     try:
-        user = await desk.accounts.sign_up(actor, new, visit.address)
+        user = await desk.accounts.sign_up(visit.actor, new, visit.address)
     except REFUSALS as error:
         return await show_sign_up(desk, visit, error)
     return Redirect("overview", said="welcome", begins_for=user.id)

@@ -199,9 +199,11 @@ def _missing_secrets(environment: Environment) -> Iterator[str]:
 def _following(values: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults that follow from other settings."""
     is_production = values["redis_url"] is not None and values["mongo_url"] is not None
-    is_private = is_loopback(values["host"]) and not is_production
+    public_url = values["public_url"] or f"http://127.0.0.1:{values['port']}"
+    is_here = is_loopback(values["host"]) and is_loopback(urlsplit(public_url).hostname or "")
+    is_private = is_here and not is_production
     return {
-        "public_url": values["public_url"] or f"http://127.0.0.1:{values['port']}",
+        "public_url": public_url,
         "workers": values["workers"] or (None if is_production else 1),
         "metrics": values["metrics"] or ("open" if is_private else "admin"),
     }

@@ -155,7 +155,20 @@ async def test_without_sign_up_the_first_account_needs_the_operators_key(house: 
 
 @pytest.mark.parametrize(
     "login",
-    ["", "a", "-alice", "al ice", "a" * 65, "älice", "#first", "a/b", "a..", "alice\n\n.", "a\u0000b"],
+    [
+        "",
+        "a",
+        "-alice",
+        "\u212aelvin",
+        "al ice",
+        "a" * 65,
+        "älice",
+        "#first",
+        "a/b",
+        "a..",
+        "alice\n\n.",
+        "a\u0000b",
+    ],
 )
 async def test_names_that_cannot_be(house: House, login: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
@@ -232,6 +245,18 @@ async def test_whoever_has_many_ipv6_addresses_has_one(house: House) -> None:
         await house.sign_in("alice", address="2001:db8:0:7:ffff::1")
     assert await house.sign_in("alice", address="2001:db8:0:8::1") == "alice"
     assert await house.sign_in("alice", address="unknown") == "alice"
+    assert await house.sign_in("alice", address="fe80::1%eth0") == "alice"
+
+
+async def test_ipv4_addresses_are_not_one_network_where_they_are_written_as_ipv6(house: House) -> None:
+    await house.sign_up("alice")
+    for _ in range(PER_PAIR):
+        with pytest.raises(NotAuthenticated):
+            await house.sign_in("alice", Secret("wrong wrong"), "::ffff:10.0.0.5")
+    for same in ("::ffff:10.0.0.5", "10.0.0.5"):
+        with pytest.raises(OverLimit):
+            await house.sign_in("alice", address=same)
+    assert await house.sign_in("alice", address="::ffff:10.0.0.6") == "alice"
 
 
 async def test_a_password_is_changed_by_who_knows_it(house: House) -> None:

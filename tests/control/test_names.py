@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmgateway.control.accounts import AccountRules, Accounts, NewAccount
+from llmgateway.control.accounts import FIRST, AccountRules, Accounts, NewAccount
 from llmgateway.control.audit import Actor
 from llmgateway.control.ground import Configuration, Ground
 from llmgateway.control.names import CUT_OFF, has_account
@@ -71,7 +71,9 @@ class Turns:
 class Both:
     """The two doors of a process, over stores that all processes share."""
 
-    def __init__(self, store: Any, shelf: SqliteShelf, *, is_private: bool = False) -> None:
+    def __init__(
+        self, store: Any, shelf: SqliteShelf, *, is_private: bool = False, has_provider: bool = False
+    ) -> None:
         self.store, clock = store, SetClock()
         configuration = Configuration(base_models=(), defaults=Defaults(source="admin"), policy=POLICY)
         state: State = MemoryState()
@@ -80,7 +82,7 @@ class Both:
                         configured=lambda: configuration)  # fmt: skip
         self.accounts = Accounts(
             ground, self.control.people, shelf, admin_key=ADMIN_KEY, hasher=QUICK,
-            rules=lambda: AccountRules(is_private=is_private),
+            rules=lambda: AccountRules(is_private=is_private, has_provider=has_provider),
         )  # fmt: skip
 
     async def signs_up(self, login: str) -> bool:
@@ -189,6 +191,25 @@ async def test_what_a_sign_up_left_that_was_cut_off_is_nobody_s(desk: Desk) -> N
     assert not await has_account(desk.store, desk.clock, "alice")
     assert await desk.store.get("accounts", "alice") is None
     assert not await has_account(desk.store, desk.clock, "nobody")
+
+
+async def test_nobody_is_called_like_the_mark_of_the_first_account(desk: Desk, shelf: SqliteShelf) -> None:
+    """And so makes everybody forget that there was one."""
+    both = Both(desk.store, shelf, is_private=True)
+    assert await both.signs_up("ann")
+    mark = await desk.store.get("accounts", FIRST)
+    assert mark is not None
+    await desk.store.replace("accounts", {**mark, "created_at": desk.clock.at - 9 * CUT_OFF, "revision": 1})
+    assert not await both.arrives(FIRST)
+    assert not await both.accounts.is_first()
+
+
+async def test_who_signs_up_takes_no_name_of_an_organisation(desk: Desk, shelf: SqliteShelf) -> None:
+    """Where people come from one: else anybody could shut somebody out before they come."""
+    both = Both(desk.store, shelf, has_provider=True)
+    assert not await both.signs_up("zoe@example.org")
+    assert await both.signs_up("zoe")
+    assert await both.arrives("zoe@example.org")
 
 
 async def test_a_password_opens_no_account_of_a_provider(desk: Desk, shelf: SqliteShelf) -> None:

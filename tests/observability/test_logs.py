@@ -55,6 +55,16 @@ def test_a_json_line_holds_message_and_fields() -> None:
     assert line["time"].endswith("Z")
 
 
+def test_on_a_terminal_nobody_writes_lines_or_commands_of_their_own() -> None:
+    line = Console().format(
+        event("it %s", "was\n12:00:00 all is well", reason="\x1b[2J\u202egone", who="Äijä")
+    )
+    assert "\n" not in line
+    assert "\x1b" not in line
+    assert "was\\n12:00:00" in line
+    assert "reason=\\x1b[2J\\u202egone who=Äijä" in line
+
+
 def test_only_listed_fields_are_written() -> None:
     found = fields_of(event(prompt="my secret thoughts", reason="x"))
     assert found == {"reason": "x", "left_out": ["prompt"]}

@@ -20,6 +20,7 @@ from llmgateway.domain.identity import Identity
 from llmgateway.domain.people import User
 from llmgateway.domain.ports import Shelf
 from llmgateway.domain.saml import IdentityProvider, Saml
+from llmgateway.portal import federation
 from llmgateway.portal.door import way_cookie
 from llmgateway.portal.federation import MOST_NOTED, Means, SamlFederation
 from llmgateway.portal.saml import ServiceProvider
@@ -171,6 +172,17 @@ async def test_s_saml_13_the_same_assertion_in_another_answer(browser: Browser, 
     assert (await bring(browser, idp.response(worker.sp, first))).status_code == 303
     idp._number -= 1
     assert (await bring(browser, idp.response(worker.sp, second))).status_code == 401
+
+
+async def test_whoever_begins_sign_ins_without_end_is_stopped(
+    browser: Browser, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is remembered for a quarter of an hour, and signed."""
+    monkeypatch.setattr(federation, "MOST_ASKED", 3)
+    statuses = [(await browser.client.get("/saml/login")).status_code for _ in range(5)]
+    assert statuses == [303, 303, 303, 429, 429]
+    worker.desk.clock.pass_seconds(901)
+    assert (await browser.client.get("/saml/login")).status_code == 303
 
 
 async def test_s_saml_14_nobody_asked(browser: Browser, worker: Worker) -> None:

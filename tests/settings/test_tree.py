@@ -277,6 +277,8 @@ def test_who_may_read_metrics_by_default() -> None:
     assert metrics(LLMGATEWAY_HOST="localhost") == metrics(LLMGATEWAY_HOST="::1") == "open"
     assert metrics(LLMGATEWAY_HOST="0.0.0.0") == metrics(LLMGATEWAY_HOST="llm.internal") == "admin"
     assert metrics(**STORES, **SECRETS) == "admin"
+    behind_a_proxy = {"LLMGATEWAY_HOST": "127.0.0.1", "LLMGATEWAY_PUBLIC_URL": "https://llm.example.org"}
+    assert metrics(**behind_a_proxy) == "admin"
     assert metrics(LLMGATEWAY_HOST="0.0.0.0", LLMGATEWAY_METRICS="open") == "open"
     assert not is_loopback("10.0.0.1")
 

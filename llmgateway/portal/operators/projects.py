@@ -8,6 +8,7 @@ from llmgateway.domain.projects import Project
 from llmgateway.portal.keys import is_new
 from llmgateway.portal.moments import as_last_day, asked_last_day
 from llmgateway.portal.operators.listing import PER_PAGE
+from llmgateway.portal.operators.rights import ensure_may_change
 from llmgateway.portal.overview import tokens_by_day
 from llmgateway.portal.sign_in import status_of
 from llmgateway.portal.spans import lately
@@ -82,6 +83,7 @@ async def change(desk: Desk, visit: Visit) -> Answer:
 
 async def add_member(desk: Desk, visit: Visit) -> Answer:
     project = await _which(desk, visit)
+    await ensure_may_change(desk, visit, visit.form.text("member"))
     try:
         await desk.control.projects.add_member(visit.actor, project.id, visit.form.text("member"))
     except NotFound as error:
@@ -91,6 +93,7 @@ async def add_member(desk: Desk, visit: Visit) -> Answer:
 
 async def remove_member(desk: Desk, visit: Visit) -> Answer:
     project = await _which(desk, visit)
+    await ensure_may_change(desk, visit, visit.form.text("member"))
     await desk.control.projects.remove_member(visit.actor, project.id, visit.form.text("member"))
     return Redirect("op-project", {"id": project.id}, said="no-member")
 

@@ -27,7 +27,7 @@ async def test_s_aud_01_every_change_of_the_pages_is_told(ann: Browser, portal: 
         await ann.get(f"{AUDIT}?{query}")
         assert text in ann.page.partition("<tbody>")[2], query
         assert other not in ann.page.partition("<tbody>")[2], query
-    await ann.get(f"{AUDIT}?who=nobody")
+    await ann.get(f"{AUDIT}?who=no-such-one")
     assert "No such lines" in ann.page
 
 
@@ -36,6 +36,16 @@ async def test_s_aud_01_a_refused_change_is_told_too(ann: Browser, portal: Porta
     await ann.post("/portal/operators/people", {"id": "ann"})
     await ann.get(f"{AUDIT}?result=conflict")
     assert "users.create" in ann.page
+
+
+async def test_s_aud_01_whoever_signs_up_is_nobody_until_then(ann: Browser, portal: Portal) -> None:
+    """Else strangers would write lines in the names of others."""
+    async with browsing(portal) as stranger:
+        await stranger.post("/portal/sign-up", {"login": "ann", "password": PASSWORD})
+    lines = (await portal.desk.control.audit.page({"action": "accounts.create"}, limit=9)).data
+    assert [(line["who"], line["target"], line["result"]) for line in lines] == [
+        ("nobody", "ann", "conflict"), ("nobody", "ann", "ok"),
+    ]  # fmt: skip
 
 
 async def test_s_aud_01_what_a_role_does_not_allow_is_told(ann: Browser, portal: Portal) -> None:

@@ -1,5 +1,6 @@
 """What operators may do to whom, on every page that changes something of a person."""
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from llmgateway.control.keys import NewKey
 from llmgateway.control.limits import Subject
 from llmgateway.control.people import NewUser, UserChanges
+from llmgateway.control.projects import NewProject
 from tests.control.desk import ANN
 from tests.portal.house import Browser, Portal, browsing
 
@@ -50,6 +52,27 @@ async def test_s_key_08_keys_of_administrators_are_not_theirs_to_end(
     assert answer.status_code == status
     found = await portal.desk.control.keys.get(key)
     assert (found.state == "revoked") == (status == 303)
+
+
+@pytest.mark.parametrize(("user", "status"), [("aino", 303), ("olli", 403), ("ann", 403)])
+async def test_s_key_08_projects_of_operators_are_not_theirs_to_choose(
+    olli: Browser, portal: Portal, user: str, status: int
+) -> None:
+    """A project is a budget: to be taken into one is a right like others, and to be put out of one, too."""
+    await portal.desk.control.projects.create(ANN, NewProject(id="rich"))
+    for path, before, after in (("project-member", None, "rich"), ("project-no-member", "rich", None)):
+        await portal.desk.control.people.change(ANN, user, UserChanges(project=before))
+        await olli.get("/portal/operators/project/rich")
+        fields = {"token": token_in(olli), "member": user}
+        answer = await olli.post(f"/portal/operators/{path}/rich", fields)
+        assert answer.status_code == status
+        assert (await portal.desk.control.people.get(user)).project == (after if status == 303 else before)
+
+
+def token_in(browser: Browser) -> str:
+    found = re.search(r'name="token" value="([^"]*)"', browser.page)
+    assert found is not None
+    return found[1]
 
 
 async def test_limits_may_wait_for_who_comes_later(olli: Browser, portal: Portal) -> None:
