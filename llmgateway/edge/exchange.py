@@ -42,13 +42,13 @@ class Exchange:
     """One request and its answer: ASGI's `receive` and `send`."""
 
     __slots__ = (
-        "_body", "_body_ended", "_body_taken", "_chunked", "_connection", "_continue", "_is_bodiless",
-        "_left", "_waiter", "gone", "is_answered", "keeps_alive", "scope", "started",
+        "_body", "_body_ended", "_body_taken", "_chunked", "_connection", "_continue", "_head",
+        "_is_bodiless", "_left", "_waiter", "gone", "is_answered", "keeps_alive", "scope", "started",
     )  # fmt: skip
 
     def __init__(self, connection: Wire, scope: Scope, *, keeps_alive: bool) -> None:
         self._connection = connection
-        self._body = b""
+        self._body = self._head = b""
         self._body_ended = self._body_taken = False
         self._chunked = self._is_bodiless = False
         self._continue = False
@@ -110,16 +110,19 @@ class Exchange:
             self._begin(message)
             return
         body, more = message.get("body", b""), message.get("more_body", False)
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            if not more:
-                data += b"0\r\n\r\n"
-        else:
-            data = body if self._left is None else self._measured(body, self._left)
-        if data and not self._is_bodiless:
+        data, self._head = self._head + self._framed(body, more=more), b""
+        if data:
             connection.write(data)
         if not more:
             self._end()
+
+    def _framed(self, body: bytes, *, more: bool) -> bytes:
+        if self._is_bodiless:
+            return b""
+        if not self._chunked:
+            return body if self._left is None else self._measured(body, self._left)
+        data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        return data if more else data + b"0\r\n\r\n"
 
     def _measured(self, body: bytes, left: int) -> bytes:
         """No byte more than was announced: it would begin the next answer."""
@@ -127,27 +130,24 @@ class Exchange:
         return body[:left] if self._left < 0 else body
 
     def _begin(self, message: Message) -> None:
+        """The head waits for the first piece of the body, and goes out with it."""
         self.started = True
         status = message["status"]
-        lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        length: bytes | None = None
-        for name, value in (*self._connection.default_headers, *message.get("headers", ())):
-            if name == b"connection":
-                self.keeps_alive = self.keeps_alive and value != b"close"
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
-            if name == b"content-length":
-                length = value
-        self._frame(status, length)
+        headers = [*self._connection.default_headers, *message.get("headers", ())]
+        named = dict(headers)
+        if b"connection" in named:
+            self.keeps_alive = self.keeps_alive and (b"connection", b"close") not in headers
+            headers = [header for header in headers if header[0] != b"connection"]
+        self._frame(status, named.get(b"content-length"))
+        lines = [b"%b: %b\r\n" % (name, value) for name, value in headers]
         if self._chunked:
             lines.append(b"transfer-encoding: chunked\r\n")
         if not self.keeps_alive:
             lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        head = b"".join(lines)
-        if not head.count(b"\n") == head.count(b"\r") == len(lines):
+        first = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        self._head = head = b"%b%b\r\n" % (first, b"".join(lines))
+        if not head.count(b"\n") == head.count(b"\r") == len(lines) + 2:
             raise ValueError("a header of the answer holds a line end")
-        self._connection.write(head)
 
     def _frame(self, status: int, length: bytes | None) -> None:
         """How the end of the body will be told; HTTP/1.0 knows no chunks, there it is that of the

@@ -8,6 +8,7 @@ bounds heads and unread bodies, and answers what is not HTTP in OpenAI's shape. 
 
 import asyncio
 from collections import deque
+from itertools import chain
 from secrets import token_hex
 from typing import Any, cast
 from urllib.parse import unquote
@@ -47,8 +48,8 @@ class ClientConnection(asyncio.Protocol):
     tick_seconds = 2.5
 
     __slots__ = (
-        "_app", "_app_state", "_client", "_current", "_drained", "_head_size", "_headers", "_hosts",
-        "_is_deaf", "_is_in_head", "_is_tls", "_mute", "_outbox", "_parser", "_phase", "_queue", "_server",
+        "_app", "_app_state", "_client", "_current", "_drained", "_headers", "_hosts", "_is_deaf",
+        "_is_in_head", "_is_tls", "_mute", "_outbox", "_parser", "_phase", "_queue", "_server",
         "_server_state", "_since", "_timer", "_transport", "_unread", "_url", "is_full", "loop",
     )  # fmt: skip
 
@@ -71,7 +72,7 @@ class ClientConnection(asyncio.Protocol):
         self._queue: deque[Exchange] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._phase, self._since = "idle", 0.0
-        self._head_size = self._mute = self._unread = 0
+        self._mute = self._unread = 0
         self._is_in_head = self._is_deaf = False
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -196,37 +197,35 @@ class ClientConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url = b""
         self._headers = []
-        self._head_size = self._mute = self._hosts = 0
+        self._mute = self._hosts = 0
         self._is_in_head = True
         if self._current is None:
             self._enter("head")
 
     def on_url(self, url: bytes) -> None:
         self._url += url
-        self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_head:  # a trailer is no header
+            return
         name = name.lower()
         if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
             raise Unacceptable(400, "The only transfer coding of this server is 'chunked'.")
         self._hosts += name == b"host"
         self._headers.append((name, value))
-        self._grow(len(name) + len(value))
-
-    def _grow(self, size: int) -> None:
-        self._head_size += size
-        if self._head_size > MAX_HEAD or len(self._headers) > MAX_HEADERS:
+        if len(self._headers) > MAX_HEADERS:
             raise Unacceptable(431, LARGE_HEAD)
 
     def on_headers_complete(self) -> None:
-        parser = self._parser
+        parser, headers = self._parser, self._headers
+        if len(self._url) + sum(map(len, chain.from_iterable(headers))) > MAX_HEAD:
+            raise Unacceptable(431, LARGE_HEAD)
         version = parser.get_http_version()
         if parser.should_upgrade() or version not in ("1.1", "1.0"):
             raise Unacceptable(400, "This server speaks HTTP/1.1 only.")
         if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
             raise Unacceptable(400, "A request names one host.")
         self._is_in_head = False
-        headers, self._headers = self._headers, []  # trailers go elsewhere
         path, raw_path, query = _target(self._url)
         scope = {
             "type": "http",

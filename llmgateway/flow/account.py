@@ -2,7 +2,7 @@
 however it ends."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, Self
 
 import msgspec
@@ -106,9 +106,9 @@ class Line:
 
     # --- closing ---
 
-    async def settle(self) -> None:
+    def settle(self) -> Awaitable[None]:
         """The call is complete: nothing but its last bytes is left to send."""
-        await self._close("client_gone" if self._vigil.caller_left else "completed", 200, asks=True)
+        return self._close("client_gone" if self._vigil.caller_left else "completed", 200, asks=True)
 
     async def _close(self, outcome: Outcome, status: int, *, asks: bool) -> None:
         evidence = self.evidence

@@ -115,13 +115,13 @@ class Passage:
         self._translation, self._first, self._body = None, b"", b""  # what another target said is forgotten
         dialect = self._relay.dialects[target.provider]
         asks_usage = not self._relay.uncounted or not self._relay.is_uncounted(target)
-        reply = await self._send_up(dialect, target, asks_usage=asks_usage)
+        self._reply = reply = await self._sent_up(dialect, target, asks_usage=asks_usage)
         if reply.status != 200:
             refusal = await reply.read(MAX_REFUSAL)
             if not asks_usage or not dialect.refuses_usage(reply.status, refusal):
                 raise dialect.refusal(reply.status, reply.headers, refusal)
             self._close()
-            reply = await self._send_up(dialect, target, asks_usage=False)
+            self._reply = reply = await self._sent_up(dialect, target, asks_usage=False)
             if reply.status != 200:
                 raise dialect.refusal(reply.status, reply.headers, await reply.read(MAX_REFUSAL))
             self._relay.note_uncounted(target)
@@ -141,12 +141,11 @@ class Passage:
             self._body = await reply.read(MAX_WHOLE)
             self._line.evidence = dialect.answer(self._body)
 
-    async def _send_up(self, dialect: Dialect, target: Target, *, asks_usage: bool) -> Reply:
+    def _sent_up(self, dialect: Dialect, target: Target, *, asks_usage: bool) -> Awaitable[Reply]:
         request = dialect.request(self._ask, target, self._caller.request_id, asks_usage=asks_usage)
         if self._caller.trace:
             request = replace(request, trace=self._caller.trace)
-        self._reply = await self._relay.upstream.send(target, request, self._model.deadlines)
-        return self._reply
+        return self._relay.upstream.send(target, request, self._model.deadlines)
 
     async def _await_first_event(self, reply: Reply, translation: Translation) -> None:
         """Until there is an event with data, nothing is sent: a server that says 200 and then an error has
@@ -165,21 +164,19 @@ class Passage:
         """Sends all but the last piece, which is left in `last` for after the ledger's line is closed."""
         reply = self._reply
         assert reply is not None
-        if self._translation is None:
-            await self._deliver_whole(reply)
-        else:
+        if self._translation is not None:
             await self._deliver_stream(reply, self._translation)
+        elif len(self._body) > MAX_WHOLE:
+            await self._deliver_long(reply)
+        else:
+            length = (b"content-length", b"%d" % len(self._body))
+            self._caller.start(200, [*_kept(reply.headers), length])
+            self.last = self._body
         self._line.ended_at = ended_at = self._relay.clock.monotonic()
         self._line.tried(self._target, 200, "ok", ended_at - self._began)
 
-    async def _deliver_whole(self, reply: Reply) -> None:
-        headers = [(name, reply.headers[name]) for name in _KEPT_HEADERS if name in reply.headers]
-        if len(self._body) <= MAX_WHOLE:
-            headers.append((b"content-length", b"%d" % len(self._body)))
-            self._caller.start(200, headers)
-            self.last = self._body
-            return
-        self._caller.start(200, headers)
+    async def _deliver_long(self, reply: Reply) -> None:
+        self._caller.start(200, _kept(reply.headers))
         await self._send(self._body)
         tail = Tail(self._body)
 
@@ -264,6 +261,10 @@ class Tail:
         """The last `usage` member as an object of its own, to be read like a whole answer."""
         at = self._end.rfind(b'"usage"')
         return b"{" + self._end[at:].rstrip() if at >= 0 else b"{}"
+
+
+def _kept(headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    return [(name, headers[name]) for name in _KEPT_HEADERS if name in headers]
 
 
 async def _patiently(rest: Awaitable[None]) -> None:

@@ -28,7 +28,7 @@ FIELDS = frozenset({
 TALKATIVE = ("uvicorn.error", "pymongo", "asyncio")  # they tell of their inside
 LONGEST = 500  # characters of a value
 SERVERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "gunicorn.error", "gunicorn.access")
-BUFFERED = 64 * 1024  # bytes of calls' lines that wait for the next flush
+AT_ONCE = 128  # calls whose lines are written together, if there are as many before the next flush
 
 _encode = msgspec.json.Encoder().encode
 
@@ -164,23 +164,20 @@ def console_line(record: Record) -> bytes:
 
 
 class CallLog:
-    """A sink of closed records. It writes now and then, not at every call: a line costs its encoding only."""
+    """A sink of closed records. It writes now and then, not at every call: in a row, lines cost half."""
 
     def __init__(self, stream: BinaryIO, line: Callable[[Record], bytes]) -> None:
         self._stream = stream
         self._line = line
-        self._lines: list[bytes] = []
-        self._size = 0
+        self._waiting: list[Record] = []
 
     def __call__(self, record: Record) -> None:
-        line = self._line(record)
-        self._lines.append(line)
-        self._size += len(line)
-        if self._size > BUFFERED:
+        self._waiting.append(record)
+        if len(self._waiting) >= AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
-        lines, self._lines, self._size = self._lines, [], 0
-        if lines:
-            self._stream.write(b"".join(lines))
+        records, self._waiting = self._waiting, []
+        if records:
+            self._stream.write(b"".join(map(self._line, records)))
             self._stream.flush()

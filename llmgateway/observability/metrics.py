@@ -17,6 +17,7 @@ MS_BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_
 TOKEN_US_BOUNDS = (1000, 2500, 5000, 10_000, 20_000, 30_000, 50_000, 75_000, 100_000, 200_000, 1_000_000)
 OVERHEAD_US_BOUNDS = (50, 100, 200, 300, 500, 750, 1000, 2000, 5000, 10_000, 50_000, 100_000, 1_000_000)
 OTHER = "other"
+AT_ONCE = 128  # calls that are counted together, if there are as many before somebody looks
 
 Labels = tuple[str, ...]
 
@@ -126,8 +127,19 @@ class CallMetrics:
         self._timings: dict[tuple[str, str], _Timing] = {}
         self._endings: dict[str, int] = {}
         self._retries: dict[str, int] = {}
+        self._waiting: list[Record] = []
 
     def __call__(self, record: Record) -> None:
+        self._waiting.append(record)
+        if len(self._waiting) >= AT_ONCE:
+            self._count_all()
+
+    def _count_all(self) -> None:
+        records, self._waiting = self._waiting, []
+        for record in records:
+            self._count(record)
+
+    def _count(self, record: Record) -> None:
         cell = self._cells.get((record.endpoint, record.model, record.status, record.outcome))
         if cell is None:
             cell = self._open_cell(record)
@@ -179,6 +191,7 @@ class CallMetrics:
 
     def samples(self) -> Iterable[Sample]:
         """All there is now; the lists are copies."""
+        self._count_all()
         seen: set[int] = set()
         for (route, model, status, outcome), cell in self._cells.items():
             if id(cell) not in seen:

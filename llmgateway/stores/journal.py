@@ -264,18 +264,22 @@ class FileJournal:
     def _is_full(self, size: int) -> bool:
         """Whether no more is left than is kept for closing what is open, where that is sure to take a frame
         twice as long. The syncer may be waiting for a slow disk: it is not asked for the next segment."""
+        return self._spare is None and self._lacks_room(size)
+
+    def _lacks_room(self, size: int) -> bool:
         kept = max(self._head_room, (len(self._open) + 1) * 2 * size)
-        if self._spare is None and self._segments[-1].room < kept:
+        if self._segments[-1].room < kept:
             self._lay_out_spare()
         return self._spare is None and self._segments[-1].room < kept
 
     def _append(self, data: bytes) -> bool:
-        if self._suspect or len(data) > self._segments[-1].room:
-            self._rotate()
         segment = self._segments[-1]
-        if len(data) > segment.room:
-            self._failed("append", OSError(errno.ENOSPC, "no room for another segment"))
-            return False
+        if self._suspect or len(data) > segment.room:
+            self._rotate()
+            segment = self._segments[-1]
+            if len(data) > segment.room:
+                self._failed("append", OSError(errno.ENOSPC, "no room for another segment"))
+                return False
         segment.append(data)
         return True
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from llmgateway.domain.catalog import Deadlines, Target
-from llmgateway.domain.errors import GatewayError, UpstreamError, UpstreamRefused
 from llmgateway.domain.ports import UpstreamRequest
 from llmgateway.domain.sweep import Sweep, Timed
 from llmgateway.upstream.connection import Connection
@@ -67,15 +66,7 @@ class UpstreamClient:
                 replica.left(error)
                 raise
             connection = await self._again(pool, replica, written, deadlines)
-
-        def closed(error: GatewayError | None) -> None:
-            replica.in_flight -= 1
-            if connection.status >= 500 or _is_failure(error):
-                replica.failed()
-            else:
-                replica.succeeded()
-
-        connection.on_close = closed
+        connection.on_close = replica.answered
         return connection
 
     async def _again(self, pool: Pool, replica: Replica, written: bytes, deadlines: Deadlines) -> Connection:
@@ -134,10 +125,3 @@ class UpstreamClient:
     def close(self) -> None:
         for pool in self._pools.values():
             pool.close()
-
-
-def _is_failure(error: GatewayError | None) -> bool:
-    """Whether it is the server's: a refusal in the middle of a stream may be the request's own fault."""
-    if isinstance(error, UpstreamRefused):
-        return error.status >= 500
-    return isinstance(error, UpstreamError)

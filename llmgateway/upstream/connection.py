@@ -7,6 +7,7 @@ is ever reused.
 
 import asyncio
 from collections.abc import Callable
+from itertools import chain
 from typing import Protocol, cast
 
 import httptools
@@ -42,10 +43,10 @@ class Connection(asyncio.Protocol):
     """Implements `domain.ports.Reply` for the one call that has it."""
 
     __slots__ = (
-        "_blocked", "_chunked", "_complete", "_deadlines", "_drained", "_error", "_expires", "_head_bytes",
-        "_head_done", "_head_size", "_heard_at", "_in_use", "_keeps_alive", "_length", "_lingers", "_now",
-        "_owner", "_parser", "_parts", "_phase", "_room", "_sink", "_size", "_sweep", "_transport", "_waiter",
-        "due", "headers", "on_close", "status", "used",
+        "_blocked", "_complete", "_deadlines", "_drained", "_error", "_expires", "_head_bytes", "_head_done",
+        "_heard_at", "_in_use", "_keeps_alive", "_lingers", "_now", "_owner", "_parser", "_parts", "_phase",
+        "_room", "_sink", "_size", "_sweep", "_transport", "_waiter", "due", "headers", "on_close", "status",
+        "used",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, sweep: Sweep[Timed], now: Callable[[], float]) -> None:
@@ -63,16 +64,14 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
-        self.on_close: Callable[[GatewayError | None], None] | None = None
+        self.on_close: Callable[[int, GatewayError | None], None] | None = None
         self._parts: list[bytes] = []
-        self._size = self._head_size = self._head_bytes = 0
+        self._size = self._head_bytes = 0
         self._room = HIGH_WATER
         self._sink: Sink | None = None
         self._blocked: object = None
         self._error: GatewayError | None = None
         self._head_done = self._complete = self._keeps_alive = self._lingers = self._in_use = False
-        self._chunked = False
-        self._length: bytes | None = None
 
     # --- the call's side ---
 
@@ -158,7 +157,7 @@ class Connection(asyncio.Protocol):
             return
         self._in_use = False
         if self.on_close is not None:
-            self.on_close(self._error)
+            self.on_close(self.status, self._error)
         if self._transport is None or self._transport.is_closing():
             return
         if self._complete and self._blocked is None and self._size <= HIGH_WATER:  # it still reads
@@ -243,14 +242,8 @@ class Connection(asyncio.Protocol):
             self._drained.set_result(None)
         if self._complete:
             return
-        if (
-            self._head_done
-            and self._length is None
-            and not self._chunked
-            and exc is None
-            and self._error is None
-        ):
-            self._complete = True  # a body that ends with the connection
+        if self._head_done and exc is None and self._error is None and self._ends_with_connection():
+            self._complete = True
         elif self._error is None and not self._lingers:
             self._error = UpstreamFailed(_CLOSED, reason="reset")
         self._wake()
@@ -268,27 +261,19 @@ class Connection(asyncio.Protocol):
     # --- what the parser says ---
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_done:  # a trailer, or the head of an answer that nobody asked for
-            return
-        self._head_size += len(name) + len(value)
-        if self._head_size > MAX_HEAD:
-            self._distrust(_LARGE_HEAD)
-            return
-        name = name.lower()
-        self.headers[name] = value
-        if name == b"content-length":
-            self._length = value
-        elif name == b"transfer-encoding":
-            self._chunked = True
+        if not self._head_done:  # else it is a trailer's, or of an answer that nobody asked for
+            self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
             self.headers.clear()
-            self._length = None
             return
         if self._head_done:  # a second answer: nobody's, and the connection is not used again
             self._keeps_alive = False
+            return
+        if sum(map(len, chain.from_iterable(self.headers.items()))) > MAX_HEAD:
+            self._distrust(_LARGE_HEAD)
             return
         self.status = status
         self._keeps_alive = self._parser.should_keep_alive()
@@ -329,6 +314,10 @@ class Connection(asyncio.Protocol):
             self._keeps_alive = False
         else:
             self.fail(UpstreamFailed(message, reason="protocol"))
+
+    def _ends_with_connection(self) -> bool:
+        """Whether the answer's body has no other end."""
+        return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
 
     def _wake(self) -> None:
         waiter = self._waiter

@@ -8,7 +8,7 @@ is still asked.
 from collections.abc import Callable, Sequence
 
 from llmgateway.domain.catalog import Target
-from llmgateway.domain.errors import UpstreamError
+from llmgateway.domain.errors import GatewayError, UpstreamError, UpstreamRefused
 
 FAILURES = 5
 EJECTED_SECONDS, EJECTED_MOST = 30.0, 600.0
@@ -31,6 +31,14 @@ class Replica:
         self.in_flight -= 1
         if isinstance(error, UpstreamError):
             self.failed()
+
+    def answered(self, status: int, error: GatewayError | None) -> None:
+        """A call that had an answer has ended, with `error` if that broke off."""
+        self.in_flight -= 1
+        if status >= 500 or (error is not None and _is_failure(error)):
+            self.failed()
+        else:
+            self.succeeded()
 
     def succeeded(self) -> None:
         self._failures = 0
@@ -72,3 +80,10 @@ class Replicas:
 
     def seen(self) -> dict[str, Replica]:
         return dict(self._by_url)
+
+
+def _is_failure(error: GatewayError) -> bool:
+    """Whether it is the server's: a refusal in the middle of a stream may be the request's own fault."""
+    if isinstance(error, UpstreamRefused):
+        return error.status >= 500
+    return isinstance(error, UpstreamError)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.bench.cases import (
     CASES,
@@ -36,6 +37,7 @@ from tests.bench.cases import (
 )
 from tests.bench.contender import Contender, Launch
 from tests.bench.gateway import GATEWAYS
+from tests.bench.interpreter import in_words, interpreter
 from tests.bench.machine import Bed, Cores, Trouble, fetch, make_bed, memory_mib, poll, tree
 from tests.bench.peers import PEERS
 from tests.bench.tables import Row, Run, figures, ratios, remarks, targets
@@ -133,7 +135,7 @@ def circumstances(options: argparse.Namespace, cores: Cores) -> dict[str, object
         "cpu": model,
         "cores": os.cpu_count(),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": interpreter(),
         "versions": versions,
         "pinned": cores.contender is not None,
         "rounds": options.rounds,
@@ -146,11 +148,11 @@ def brief(row: Row) -> str:
     return f"round {row['round']}  {row['name']:<18} {' '.join(costs)}  {row.get('failed', '')}"
 
 
-def run_all(options: argparse.Namespace) -> list[Row]:
+def run_all(options: argparse.Namespace) -> dict[str, Any]:
     cores = Cores(None, None) if options.no_pin else Cores.apart()
     contenders, rows, began = choose(options.names), list[Row](), time.monotonic()
     RESULTS.mkdir(exist_ok=True)
-    told = circumstances(options, cores)
+    done = {"run": circumstances(options, cores), "rows": rows}
     for number in range(options.rounds):
         for contender in list(contenders):
             row = one(contender, options.cases, cores, number)
@@ -158,15 +160,16 @@ def run_all(options: argparse.Namespace) -> list[Row]:
             if row.get("failed"):
                 contenders.remove(contender)  # the next round would only fail again
             print(brief(row), file=sys.stderr, flush=True)
-            (RESULTS / f"{options.output}.json").write_text(json.dumps({"run": told, "rows": rows}, indent=1))
+            (RESULTS / f"{options.output}.json").write_text(json.dumps(done, indent=1))
     print(f"{time.monotonic() - began:.0f} s in all", file=sys.stderr)
-    return rows
+    return done
 
 
-def report(rows: Sequence[Row]) -> str:
+def report(runs: Sequence[dict[str, Any]], rows: Sequence[Row]) -> str:
     run = Run(rows)
+    pythons = [in_words(done["run"]["python"]) for done in runs]
     cases = "\n".join(f"- {case}: {CASES[case].words}" for case in run.cases)
-    return "\n".join((cases + "\n", figures(run), ratios(run), remarks(run)))
+    return "\n".join((*pythons, "", cases + "\n", figures(run), ratios(run), remarks(run)))
 
 
 # --- the command line --------------------------------------------------------------------------------------
@@ -200,12 +203,13 @@ def main(words: Sequence[str]) -> int:
             print(f"{contender.name:<18} {contender.missing() or 'installed'}")
         return 0
     if options.table:
-        rows = [row for file in options.table for row in json.loads(file.read_text())["rows"]]
+        runs = [json.loads(file.read_text()) for file in options.table]
     else:
         compile_tools()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing we started stays behind
-        rows = run_all(options)
-    text = report(rows)
+        runs = [run_all(options)]
+    rows = [row for run in runs for row in run["rows"]]
+    text = report(runs, rows)
     all_met, lines = targets(Run(rows))
     if options.targets:
         text += "\n" + lines

@@ -8,7 +8,7 @@ import pytest
 
 from llmgateway.domain.secret import Secret
 from llmgateway.observability.logs import (
-    BUFFERED,
+    AT_ONCE,
     CallLog,
     Console,
     JsonLines,
@@ -120,6 +120,6 @@ def test_calls_are_written_when_it_is_time_or_when_they_are_many() -> None:
     assert stream.getvalue() == b""
     log.flush()
     assert stream.getvalue().count(b"\n") == 1
-    for _ in range(BUFFERED // len(json_line(RECORD)) + 1):
+    for _ in range(AT_ONCE):
         log(RECORD)
     assert stream.getvalue().count(b"\n") > 1
