@@ -252,6 +252,7 @@ async def refused(connection: Connection, secret: str) -> None:
     assert answer.status == 401
 
 
+@pytest.mark.alone
 async def test_s_key_02_no_refusal_is_told_by_its_time(tenant: Tenant, figure: Callable[[str], None]) -> None:
     """On one connection to one worker: whoever shows a key again and again guesses why it is refused no
     better than by tossing a coin. The first time it is looked up, and an id that is stored (which is no
