@@ -27,7 +27,8 @@ STREAMS, WATCHED = 1000, 20  # of so many the time of each event is taken
 IDLE_STREAMS = 3000
 STALL, LATE = 0.1, 0.1  # seconds
 EACH_STREAM = 64 * 1024  # bytes
-STOPPED, MEBIBYTE = 100, 1 << 20
+STOPPED, MEBIBYTE = 300, 1 << 20
+POOLED = 45  # seconds in which connections to tokenisers that nobody uses are given up
 MIXED_SECONDS, MIXED_RATE, WARM_SECONDS = 300, 50, 90
 GROWTH = 4 << 20  # bytes, from when all is warm to the end
 CHURN_SECONDS, CHURN_RATE = 60, 200
@@ -141,9 +142,13 @@ async def test_r_load_04_readers_that_stop(
     """The upstream floods, nobody reads: memory stays bounded, and others are served as ever."""
     key = await key_of(gateway)
     idle, before = await baseline_of(gateway), memory_of(gateway.pid)
-    streams = await in_groups(lambda: opened(gateway, key, "flood", 4096), STOPPED)
-    for connection in streams:
+
+    async def stopped() -> Connection:
+        connection = await opened(gateway, key, "flood", 4096)
         connection.stop_reading()
+        return connection
+
+    streams = await in_groups(stopped, STOPPED)
     said = -1
 
     async def is_full() -> bool:
@@ -167,11 +172,11 @@ async def test_r_load_04_readers_that_stop(
     half, worst = settled[len(settled) // 2] * 1000, settled[-1] * 1000
     figure(f"{STOPPED} readers that stopped: at most {most / STOPPED / 1024:.0f} KiB each; "
            f"others within {worst:.0f} ms, half of them {half:.1f} ms")  # fmt: skip
-    assert most <= STOPPED * 2 * MEBIBYTE  # buffers, and the words said so far: they may have to be counted
+    assert most <= STOPPED * MEBIBYTE  # buffers, and the words said so far: they may have to be counted
     assert settled[-1] < 1
     for connection in streams:
         connection.reset()
-    await returns_to_idle(gateway, idle, spare=20, seconds=30)
+    await returns_to_idle(gateway, idle, spare=20, seconds=POOLED)
 
 
 async def test_r_load_05_more_calls_than_there_may_be(upstream: ScriptedUpstream, figure: Figure) -> None:
@@ -216,7 +221,7 @@ models:
         p99, machine = (sorted(all_of)[int(len(all_of) * 0.99)] for all_of in (took, usual))
         figure(f"500 served, 1,500 refused, p99 {p99 * 1000:.0f} ms for twenty at once, "
                f"of an empty answer {machine * 1000:.0f} ms")  # fmt: skip
-        assert p99 < max(0.05, 2 * machine)
+        assert p99 < 0.05
         assert len(upstream.calls) == 500
         await books_agree(gateway, upstream)
 
