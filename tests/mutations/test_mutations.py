@@ -27,7 +27,11 @@ GUARDS = {
     ),
     "control/enrol.py": ("tests/control/test_enrol.py", "tests/control/test_names.py"),
     "control/names.py": ("tests/control/test_names.py",),
-    "control/keys.py": ("tests/control/test_keys.py", "tests/portal/test_keys.py", "tests/admin"),
+    "control/keys.py": (
+        "tests/control/test_keys.py",
+        "tests/control/test_people.py",
+        "tests/portal/test_keys.py",
+    ),
     "portal/saml_guard.py": SAML,
     "portal/saml.py": SAML,
     "portal/federation.py": SAML,
