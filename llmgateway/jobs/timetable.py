@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 TICK = 0.5  # seconds between two looks at what is due
 LEAD_PERIOD = 3.0  # seconds between two looks at who leads
+AGAIN = 10.0  # seconds after which a job is tried again that had to wait for a store
 JUMP = timedelta(seconds=5)  # of the clock on the wall, from which on times are moved
 DAILY = timedelta(hours=23)  # since the last success, wherever in the fleet that was
 
@@ -69,6 +70,7 @@ class Timetable:
         self._store = store
         self._clock = clock
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._again: dict[str, float] = {}  # when, by the steady clock
         self._schedule = schedule.Scheduler()
         for job in jobs:
             first, last = job.seconds
@@ -78,6 +80,7 @@ class Timetable:
     def soon(self, name: str) -> None:
         """Begins the job where this process leads, unless it runs."""
         if self.leads and name not in self._running:
+            self._again.pop(name, None)
             task = self._background.create_task(self._run(self.jobs[name]))
             self._running[name] = task
             task.add_done_callback(lambda _: self._running.pop(name, None))
@@ -91,6 +94,7 @@ class Timetable:
                 next_look = self._clock.monotonic() + LEAD_PERIOD
             self._follow_the_wall()
             self._schedule.run_pending()
+            self._try_again()
             await asyncio.sleep(TICK)
 
     async def resign(self) -> None:
@@ -119,10 +123,16 @@ class Timetable:
 
     def _cut_off(self) -> None:
         self.leads = False
+        self._again.clear()
         for task in self._running.values():
             task.cancel()
         for progress in self.progress.values():
             progress.is_failing = False  # how it goes is the next leader's to tell
+
+    def _try_again(self) -> None:
+        now = self._clock.monotonic()
+        for name in [name for name, when in self._again.items() if when <= now]:
+            self.soon(name)
 
     def _follow_the_wall(self) -> None:
         ahead = self._wall() - timedelta(seconds=self._clock.monotonic())
@@ -181,6 +191,7 @@ class Timetable:
         if not progress.is_failing:
             log.warning("%s has to wait", job.name, extra={"fields": {"reason": error.message}})
         progress.is_failing = True
+        self._again[job.name] = self._clock.monotonic() + AGAIN
 
     async def _is_due(self, job: Job) -> bool:
         seen = await self._store.get("jobs", job.name)

@@ -11,7 +11,7 @@ import pytest
 
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.jobs.background import Background
-from llmgateway.jobs.timetable import LEAD_PERIOD, Job, Timetable
+from llmgateway.jobs.timetable import AGAIN, LEAD_PERIOD, Job, Timetable
 from llmgateway.stores.sqlite import SqliteStore, open_sqlite
 from tests.doubles import SetClock
 from tests.lab.waiting import eventually
@@ -147,6 +147,21 @@ async def test_an_outage_is_told_of_once_and_survived(
         await eventually(lambda: not progress.is_failing, "it works again")
     words = [one.getMessage() for one in caplog.records if one.levelno > logging.INFO]
     assert words == ["labour has to wait", "labour failed"]
+
+
+async def test_what_had_to_wait_for_a_store_is_tried_again_soon(store: SqliteStore, labour: Labour) -> None:
+    """Its next turn may be an hour away, and till then it would be told of as failing."""
+    labour.error, clock = StoreUnavailable("away"), SetClock()
+    async with running(store, labour, Baton(), clock) as timetable:
+        progress = timetable.progress["labour"]
+        await eventually(lambda: progress.is_failing and not timetable._running, "it failed")
+        clock.pass_seconds(AGAIN)
+        await eventually(lambda: progress.failures == 2 and not timetable._running, "and once more")
+        labour.error = None
+        clock.pass_seconds(AGAIN)
+        await eventually(lambda: labour.ended == 1 and not progress.is_failing, "it works again")
+        clock.pass_seconds(AGAIN)
+        assert not timetable._again
 
 
 async def test_a_job_that_fails_is_told_of_until_it_is_another_process_s(
