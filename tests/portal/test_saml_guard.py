@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import xmlsec
@@ -15,12 +16,16 @@ from llmgateway.portal.saml import Idp, ServiceProvider
 from llmgateway.portal.saml_guard import (
     MOST_BYTES,
     MOST_ENCODED,
+    Expected,
     Proved,
     Refused,
     decoded,
+    guarded,
     guarded_response,
     inflated,
     moment,
+    proved,
+    sign_out,
 )
 from tests.lab.identity import NAMES, A, E, P, S, TestIdp, deflated, encrypt, new_pair, sign, written
 
@@ -29,7 +34,7 @@ REQUEST = "_q1"
 ASSERTION = f"{{{A}}}Assertion"
 SIGNATURE = f"{{{S}}}Signature"
 
-Change = Callable[[Any], None]
+Change = Callable[[Any], object]
 
 
 @pytest.fixture
@@ -521,3 +526,174 @@ def test_times_are_read_strictly() -> None:
     for wrong in ("2026-11-20 12:00:00Z", "2026-13-20T12:00:00Z", "tomorrow", "2026-11-20T12:00:00+02:00"):
         with pytest.raises(Refused):
             moment(wrong)
+
+
+# --- our own guard, asked alone: the library behind it refuses much of this as well -------------------------
+
+
+def its_word(document: bytes) -> str:
+    with pytest.raises(Refused) as refused:
+        guarded_response(document)
+    return str(refused.value)
+
+
+def at(path: str, change: Change) -> Change:
+    """The change of what is found there."""
+    return lambda root: change(root if path == "." else root.find(path, NAMES))
+
+
+def moved_into(holder: str) -> Change:
+    def change(root: Any) -> None:
+        element = etree.SubElement(root, holder)
+        element.append(assertion_of(root))
+
+    return change
+
+
+def doubled(element: Any) -> None:
+    other = copy.deepcopy(element)
+    element.getparent().append(other)
+
+
+def attribute(name: str, value: str) -> Change:
+    return lambda element: element.set(name, value)
+
+
+def said(text: str) -> Change:
+    def change(element: Any) -> None:
+        element.text = text
+
+    return change
+
+
+SIGNED_INFO = "s:Signature/s:SignedInfo"
+REFERENCE = f"{SIGNED_INFO}/s:Reference"
+STATEMENT = "a:Assertion/a:AuthnStatement"
+LONG_AGO = "2020-01-01T00:00:00Z"
+INCLUSIVE = "http://www.w3.org/TR/2001/REC-xml-c14n-20010315"
+OURS_ALONE: dict[str, tuple[Change, str]] = {
+    "no assertion in its place": (moved_into(f"{{{P}}}Extensions"), "not exactly one assertion"),
+    "a signature elsewhere": (
+        lambda root: root.find("p:Status", NAMES).append(_elsewhere(root)), "a signature out of its place",
+    ),
+    "two signatures": (at("a:Assertion/s:Signature", doubled), "one id twice|two signatures in one place"),
+    "over another": (at(REFERENCE, attribute("URI", "#_other")), "something else than its parent"),
+    "over all": (at(REFERENCE, attribute("URI", "")), "something else than its parent"),
+    "of no id": (lambda root: root.attrib.pop("ID"), "something else than its parent"),
+    "of no id, and named so": (
+        lambda root: (root.attrib.pop("ID"), root.find(REFERENCE, NAMES).set("URI", "#None")),
+        "something else than its parent",
+    ),
+    "inclusive": (
+        at(f"{SIGNED_INFO}/s:CanonicalizationMethod", attribute("Algorithm", INCLUSIVE)), "not exclusive",
+    ),
+    "method": (at(f"{SIGNED_INFO}/s:SignatureMethod", attribute("Algorithm", "x")), "a signature method"),
+    "digest": (at(f"{REFERENCE}/s:DigestMethod", attribute("Algorithm", "x")), "a digest that is broken"),
+    "empty digest": (at(f"{REFERENCE}/s:DigestValue", said(" ")), "an empty digest or signature"),
+    "empty signature": (at("s:Signature/s:SignatureValue", said("")), "an empty digest or signature"),
+    "transforms": (
+        at(f"{REFERENCE}/s:Transforms/s:Transform", attribute("Algorithm", XSLT)), "transforms that change",
+    ),
+    "a parameter": (
+        at(f"{SIGNED_INFO}/s:SignatureMethod", lambda it: etree.SubElement(it, f"{{{S}}}HMACOutputLength")),
+        "parameters of an algorithm",
+    ),
+    "an object": (
+        lambda root: etree.SubElement(root.find("s:Signature", NAMES), f"{{{S}}}Object"), "an object in",
+    ),
+    "one id twice": (
+        lambda root: [root.find(path, NAMES).set("ID", "_twice") for path in ("p:Status", "a:Issuer")],
+        "one id twice",
+    ),
+    "a foreign id": (at("p:Status", attribute(f"{{{E}}}Id", "x")), "an id of another namespace"),
+    "too many": (
+        lambda root: [etree.SubElement(root, f"{{{P}}}x") for _ in range(6000)], "the document is too large",
+    ),
+    "too deep": (lambda root: deeper(root, 200), "the document is too large"),
+    "a comment": (lambda root: root.append(etree.Comment("x")), "a comment or an instruction"),
+    "another root": (lambda root: setattr(root, "tag", f"{{{P}}}LogoutRequest"), "this is no Response"),
+    "another namespace": (lambda root: setattr(root, "tag", f"{{{A}}}Response"), "this is no Response"),
+}  # fmt: skip
+
+
+def deeper(element: Any, levels: int) -> None:
+    for _ in range(levels):
+        element = etree.SubElement(element, f"{{{P}}}x")
+
+
+def _elsewhere(root: Any) -> Any:
+    """A good signature of a part that needs none."""
+    part = etree.Element(f"{{{P}}}StatusDetail", ID="_detail")
+    root.find("p:Status", NAMES).append(part)
+    sign(part, THEIRS, at=0)
+    return etree.Element(f"{{{P}}}StatusMessage")
+
+
+@pytest.mark.parametrize("name", OURS_ALONE)
+def test_s_saml_09_11_12_our_own_guard_says_why(door: Door, name: str) -> None:
+    change, why = OURS_ALONE[name]
+    word = its_word(door.good(after=change))
+    assert any(one in word for one in why.split("|")), word
+
+
+def test_s_saml_11_a_document_type_is_refused_whatever_it_declares(door: Door) -> None:
+    for declared in (b"<!DOCTYPE x>", b"<!DOCTYPE x []>", b'<!DOCTYPE x SYSTEM "file:///etc/passwd">'):
+        assert its_word(declared + door.good()) == "a document type is declared"
+
+
+def test_s_saml_20_a_document_has_a_size(door: Door) -> None:
+    room = MOST_BYTES - len(door.good())
+    assert its_word(door.good(after=lambda root: setattr(root, "tail", None)) + b" " * room * 2) == (
+        "the document is too large"
+    )
+
+
+@pytest.mark.parametrize(("signed", "before", "why"), [
+    ({}, None, ""),
+    ({"signs_assertion": False}, None, "Signature"),
+    ({"signs_response": False}, None, "Signature"),
+    ({}, set_name(".", "InResponseTo", "_other"), "InResponseTo"),
+    ({}, set_name(".", "Destination", "https://other.example.org"), "Destination"),
+    ({}, set_name("p:Status/p:StatusCode", "Value", "urn:example:failed"), "status"),
+    ({}, set_name(STATEMENT, "SessionNotOnOrAfter", LONG_AGO), "session"),
+    ({}, set_name("a:Assertion/a:Subject/a:SubjectConfirmation", "Method", "x"), "the confirmation's method"),
+    ({}, set_name(CONFIRMED, "InResponseTo", "_other"), "the confirmation's InResponseTo"),
+    ({}, set_name(CONFIRMED, "Recipient", "x"), "Recipient"),
+    ({}, set_name(CONFIRMED, "NotOnOrAfter", LONG_AGO), "not valid any more"),
+    ({}, set_name(CONDITIONS, "NotOnOrAfter", LONG_AGO), "not valid any more"),
+    ({}, set_text("a:Issuer", "other"), "the response's Issuer"),
+    ({}, set_text("a:Assertion/a:Issuer", "other"), "the assertion's Issuer"),
+])  # fmt: skip
+def test_s_saml_09_14_to_18_our_own_reading_says_why(
+    door: Door, signed: dict[str, Any], before: Change | None, why: str
+) -> None:
+    expected = Expected(
+        issuer=door.idp.entity_id, audience=door.sp.entity_id, address=door.sp.address, request=REQUEST,
+        now=door.idp.now,
+    )  # fmt: skip
+    document = door.good(before=before, **signed)
+    if not why:
+        assert proved(document, expected).name_id == "alice"
+        return
+    with pytest.raises(Refused, match=why):
+        proved(document, expected)
+
+
+@pytest.mark.parametrize(("change", "why"), [
+    (lambda root: None, ""),
+    (set_text("a:Issuer", "other"), "the sign-out's Issuer"),
+    (set_name(".", "Destination", "https://other.example.org"), "the sign-out's Destination"),
+    (set_name(".", "IssueInstant", None), "too old"),
+    (set_name(".", "IssueInstant", LONG_AGO), "too old"),
+    (set_name(".", "NotOnOrAfter", LONG_AGO), "too old"),
+])  # fmt: skip
+def test_s_saml_24_our_own_reading_of_a_sign_out_says_why(door: Door, change: Change, why: str) -> None:
+    idp, address = door.idp, "https://gateway.example.org/saml/sls"
+    query = idp.sign_out(address, "alice", "_s1", signs=False)
+    root = guarded(inflated(unquote(query.split("&")[0].partition("=")[2])), "LogoutRequest")
+    change(root)
+    if not why:
+        assert sign_out(root, idp.entity_id, address, idp.now)[1:] == ("alice", ("_s1",))
+        return
+    with pytest.raises(Refused, match=why):
+        sign_out(root, idp.entity_id, address, idp.now)
