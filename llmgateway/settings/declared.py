@@ -111,7 +111,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(name="RATE_LIMIT", field="rate_limit", read=whole(1, 10**9),
             meaning="default requests per minute and user; goes before the YAML file's"),
     Setting(name="LLMGATEWAY_METRICS", field="metrics", read=one_of(("open", "admin", "off")),
-            otherwise="`open` when embedded on loopback, else `admin`",
+            otherwise="`open` when embedded on loopback, by its own address and by `LLMGATEWAY_PUBLIC_URL`, "
+                      "else `admin`",
             meaning="who may read `/metrics`: `open`, `admin` (needs `ADMIN_KEY`) or `off`"),
     Setting(name="OTEL_EXPORTER_OTLP_ENDPOINT", field="otel_endpoint", read=http_url,
             meaning="OpenTelemetry collector (OTLP over HTTP) for traces and GenAI metrics; needs "

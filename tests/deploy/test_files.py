@@ -126,7 +126,8 @@ async def test_the_university_of_compose_signs_in_at_its_provider(made: Path) ->
 
         await eventually_answers(is_sent_on, "people are sent to their provider", 10)
         ends = [name for name in await gateway.metrics() if "certificate_expiry" in name]
-        assert ends == ['llmgateway_certificate_expiry_timestamp_seconds{certificate="saml-1"}']
+        metric = "llmgateway_certificate_expiry_timestamp_seconds"
+        assert ends == [f'{metric}{{certificate="{one}"}}' for one in ("saml-1", "provider-university")]
 
 
 def test_the_readme_says_where_the_university_is_and_who_is_in_it() -> None:
