@@ -253,8 +253,12 @@ async def test_sign_ins_that_the_provider_begins_are_off_unless_asked_for(
         {EPPN: ["alice@example.org", "bob@example.org"]}, {EPPN: [""]}, {EPPN: []},
         {EPPN: ["alice@evil.org"]}, {EPPN: ["alice@evil.org@example.org"]}, {EPPN: ["alice"]},
         {EPPN: ["al\nice@example.org"]}, {EPPN: ["a" * 200 + "@example.org"]},
+        {EPPN: ["al\\ice@example.org"]},
     ],
-    ids=["two", "empty", "none", "another's scope", "two @", "no scope", "a line end", "too long"],
+    ids=[
+        "two", "empty", "none", "another's scope", "two @", "no scope", "a line end", "too long",
+        "a backslash",
+    ],
 )  # fmt: skip
 async def test_s_saml_22_subjects_that_are_nobody(
     browser: Browser, worker: Worker, attributes: dict[str, list[str]]

@@ -251,6 +251,12 @@ def test_s_saml_09_one_word_changed_afterwards(door: Door, path: str) -> None:
     door.refuses(door.good(after=set_text(path, "admin")))
 
 
+def test_s_saml_09_one_word_changed_between_the_two_signatures(door: Door) -> None:
+    """The response is signed by the provider, the assertion is not what it signed."""
+    name = "a:Assertion/a:Subject/a:NameID"
+    door.refuses(door.good(between=set_text(name, "admin")), "ignature")
+
+
 # --- what parsers disagree on ------------------------------------------------------------------------------
 
 
