@@ -245,6 +245,8 @@ async def test_sign_ins_that_the_provider_begins_are_off_unless_asked_for(
     async with browsing(worker) as browser:
         answer = await bring(browser, organisation.idp.response(worker.sp, None))
         assert (await browser.get(answer.headers["location"])).headers["location"] == "/portal"
+        stranger = TestIdp(new_pair("stranger"), entity_id="urn:nobody")
+        assert (await bring(browser, stranger.response(worker.sp, None))).status_code == 401
 
 
 @pytest.mark.parametrize(

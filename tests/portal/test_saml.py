@@ -114,6 +114,22 @@ def test_s_saml_21_metadata_must_be_signed_where_that_is_asked(sp: ServiceProvid
             sp.trusted(asked, document, now())
 
 
+def test_s_saml_21_a_signature_over_metadata_is_of_all_of_it_and_by_what_holds(
+    sp: ServiceProvider, idp: TestIdp
+) -> None:
+    asked = provider(metadata_certificate=FEDERATION.certificate)
+    elsewhere = idp.metadata(sign_by=FEDERATION).replace(b'URI="#_m"', b'URI=""')
+    broken = idp.metadata(sign_by=FEDERATION).replace(b"xmldsig-more#rsa-sha256", b"xmldsig#rsa-sha1")
+    for document, why in ((elsewhere, "something else than its parent"), (broken, "a signature method")):
+        with pytest.raises(Refused, match=why):
+            sp.trusted(asked, document, now())
+
+
+def test_metadata_with_nothing_that_signs_is_of_no_use(sp: ServiceProvider) -> None:
+    with pytest.raises(Refused, match="no certificate that signs"):
+        sp.trusted(provider(), TestIdp().metadata(), now())
+
+
 def test_s_saml_21_metadata_expires(sp: ServiceProvider, idp: TestIdp) -> None:
     assert sp.trusted(provider(), idp.metadata(until=now() + timedelta(days=1)), now()).sign_out_url
     with pytest.raises(Refused, match="not valid any more"):
@@ -207,6 +223,8 @@ def test_s_saml_24_a_sign_out_that_nobody_signed(sp: ServiceProvider, known: Idp
     ):
         with pytest.raises(Refused):
             told(sp, known, query)
+    with pytest.raises(Refused, match="not signed as it should be"):
+        told(sp, known, good.replace("rsa-sha256", "rsa-sha1"))
 
 
 def test_s_saml_24_a_signed_sign_out_with_another_one_behind_it(
