@@ -45,7 +45,7 @@ async def fleet(desk: Desk, redis_url: str) -> AsyncIterator[Fleet]:
     desk.clock.at = datetime.now(UTC)
     organisation = Organisation()
     async with AsyncExitStack() as stack:
-        shelves = [RedisShelf(await stack.enter_async_context(open_redis(redis_url, 1))) for _ in range(2)]
+        shelves = [RedisShelf(await stack.enter_async_context(open_redis(redis_url, 5))) for _ in range(2)]
         workers = [await opened(desk, organisation, shelf) for shelf in shelves]
         browsers = [await stack.enter_async_context(browsing(worker)) for worker in workers]
         yield Fleet(workers, browsers)

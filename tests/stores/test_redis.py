@@ -121,8 +121,9 @@ async def test_a_feed_that_was_cut_is_taken_up_again_and_says_so(state: RedisSta
     assert state.is_healthy()
 
 
-async def test_a_feed_outlives_silence(redis_url: str) -> None:
-    async with open_redis(redis_url, 0.1) as state, aclosing(state.changes()) as feed:
+async def test_a_feed_outlives_silence(own_valkey: Valkey) -> None:
+    """On a server of its own: feeds know no databases, and others are not silent."""
+    async with open_redis(own_valkey.url(), 0.1) as state, aclosing(state.changes()) as feed:
         await anext(feed)
         nothing = asyncio.ensure_future(anext(feed))
         await asyncio.wait([nothing], timeout=0.5)

@@ -15,14 +15,14 @@ pytestmark = pytest.mark.service
 
 @pytest.fixture
 async def shelf(redis_url: str) -> AsyncIterator[RedisShelf]:
-    async with open_redis(redis_url, 1) as state:
+    async with open_redis(redis_url, 5) as state:
         yield RedisShelf(state)
 
 
 class TestRedisShelf(ShelfContract):
     @pytest.fixture
     async def other_shelf(self, redis_url: str) -> AsyncIterator[RedisShelf]:
-        async with open_redis(redis_url, 1) as state:
+        async with open_redis(redis_url, 5) as state:
             yield RedisShelf(state)
 
 

@@ -36,18 +36,20 @@ pytestmark = pytest.mark.service
 
 LOG = "llmgateway.stores.limits.redis_limiter"
 PATIENCE = 0.4
+UNHURRIED = 5.0  # where nothing happens to Redis, a busy machine is no reason to think so
 FOR_EVER = 10**9
 
 
 @asynccontextmanager
 async def opened(
-    url: str, names: Sequence[str], ledger: SetLedger, clock: SetClock | None = None, window: float = 60
-) -> AsyncIterator[list[RedisLimiter]]:
+    url: str, names: Sequence[str], ledger: SetLedger, clock: SetClock | None = None, window: float = 60,
+    patience: float = UNHURRIED,
+) -> AsyncIterator[list[RedisLimiter]]:  # fmt: skip
     """A limiter for each worker; with a clock, Redis's time is that one's."""
     async with AsyncExitStack() as stack:
         fleet = []
         for name in names:
-            redis = await stack.enter_async_context(open_redis(url, PATIENCE))
+            redis = await stack.enter_async_context(open_redis(url, patience))
             limiter = open_redis_limiter(redis, ledger.load, worker=name, clock=clock, window=window)
             fleet.append(await stack.enter_async_context(limiter))
             if clock is not None:
@@ -214,7 +216,7 @@ async def test_r_fault_23_counts_begin_anew_with_the_ledgers_sums(
 ) -> None:
     alice = limited(tokens_per_day=1000, concurrent_requests=5, requests_per_minute=50)
     ledger.used = {"alice": Used(100)}
-    async with opened(own_valkey.url(), ["w1", "w2"], ledger) as (one, other):
+    async with opened(own_valkey.url(), ["w1", "w2"], ledger, patience=PATIENCE) as (one, other):
         for limiter, id in ((one, "a"), (one, "b"), (other, "c")):
             await limiter.reserve(claim(id, alice, tokens=200))
         one.settle("a", 150, 0)
@@ -245,7 +247,7 @@ async def test_r_fault_20_down_each_worker_counts_its_share(own_valkey: Valkey, 
     """Never off, never all refused; what was let in meanwhile is counted in Redis afterwards."""
     alice = limited(requests_per_minute=20, tokens_per_day=1000, concurrent_requests=8)
     ledger.used = {"alice": Used(200)}
-    async with opened(own_valkey.url(), ["w1", "w2"], ledger) as fleet:
+    async with opened(own_valkey.url(), ["w1", "w2"], ledger, patience=PATIENCE) as fleet:
         one, other = fleet
         await one.reserve(claim("before", alice, tokens=200))
         await other.reserve(claim("there", alice, tokens=200))
@@ -274,7 +276,7 @@ async def test_r_fault_20_what_was_let_in_alone_is_counted_when_redis_is_back(
     own_valkey: Valkey, ledger: SetLedger
 ) -> None:
     alice = limited(tokens_per_day=10_000, concurrent_requests=9)
-    async with opened(own_valkey.url(), ["w1", "w2"], ledger) as (one, other):
+    async with opened(own_valkey.url(), ["w1", "w2"], ledger, patience=PATIENCE) as (one, other):
         await one.reserve(claim("before", alice, tokens=1000))
         await used(other, alice)
         own_valkey.freeze()
@@ -299,7 +301,7 @@ async def test_r_fault_21_frozen_the_first_waits_for_the_timeout_the_next_do_not
     own_valkey: Valkey, ledger: SetLedger
 ) -> None:
     alice = limited(requests_per_minute=1000, concurrent_requests=1000)
-    async with opened(own_valkey.url(), ["w1"], ledger) as (limiter,):
+    async with opened(own_valkey.url(), ["w1"], ledger, patience=PATIENCE) as (limiter,):
         await limiter.reserve(claim("warm", alice))
         own_valkey.freeze()
 
@@ -324,7 +326,7 @@ async def test_what_is_refused_or_given_up_while_redis_hangs_holds_nothing_after
 ) -> None:
     alice = limited(concurrent_requests=1, tokens_per_minute=100)
     bob = limited("user", "bob", concurrent_requests=10)
-    async with opened(own_valkey.url(), ["w1"], ledger) as (limiter,):
+    async with opened(own_valkey.url(), ["w1"], ledger, patience=PATIENCE) as (limiter,):
         await used(limiter, alice, bob)
         own_valkey.freeze()
         given_up = asyncio.ensure_future(limiter.reserve(claim("given-up", bob)))
@@ -344,7 +346,7 @@ async def test_redis_absent_at_the_start(own_valkey: Valkey, ledger: SetLedger) 
     own_valkey.kill()
     alice = limited(tokens_per_day=1000, requests_per_minute=2)
     ledger.used = {"alice": Used(400)}
-    async with opened(own_valkey.url(), ["w1"], ledger) as (limiter,):
+    async with opened(own_valkey.url(), ["w1"], ledger, patience=PATIENCE) as (limiter,):
         assert used_of(await limiter.reserve(claim("1", alice, tokens=500)))["alice", "tokens_per_day"] == 900
         with pytest.raises(OverLimit):
             await limiter.reserve(claim("2", alice, tokens=500))
@@ -360,7 +362,7 @@ async def test_a_request_larger_than_a_share_passes_when_the_share_is_unused(
     own_valkey: Valkey, ledger: SetLedger
 ) -> None:
     alice = limited(tokens_per_minute=1000)
-    async with opened(own_valkey.url(), ["w1", "w2", "w3", "w4"], ledger) as fleet:
+    async with opened(own_valkey.url(), ["w1", "w2", "w3", "w4"], ledger, patience=PATIENCE) as fleet:
         for limiter in fleet:
             await used(limiter, alice)
         await eventually_answers(lambda: lives(fleet[0], 4), "all workers are known")
@@ -402,7 +404,7 @@ async def test_the_backlog_is_bounded_and_what_was_held_is_given_back(
     own_valkey: Valkey, ledger: SetLedger
 ) -> None:
     alice = limited(tokens_per_day=1000, concurrent_requests=50)
-    async with opened(own_valkey.url(), ["w1"], ledger) as (limiter,):
+    async with opened(own_valkey.url(), ["w1"], ledger, patience=PATIENCE) as (limiter,):
         await limiter.reserve(claim("before", alice, tokens=10))
         limiter.most_changes = 3
         own_valkey.kill()
@@ -494,7 +496,7 @@ async def test_r_fault_24_cancelled_callers_on_a_slow_way_shift_nothing(
     chance = random.Random(24)
     scopes = [limited("user", f"u{n}", concurrent_requests=n + 1, requests_per_minute=1000 + n)
               for n in range(60)]  # fmt: skip
-    async with opened(own_valkey.url(), ["w1"], ledger) as (limiter,):
+    async with opened(own_valkey.url(), ["w1"], ledger, patience=PATIENCE) as (limiter,):
         for turn in range(15):
             calls = {n: asyncio.ensure_future(limiter.reserve(claim(f"{turn}-{n}", one)))
                      for n, one in enumerate(scopes)}  # fmt: skip

@@ -28,16 +28,17 @@ pytestmark = pytest.mark.service
 
 LOG = "llmgateway.stores.limits.redis_places"
 TIMEOUT = 0.3
+UNHURRIED = 5.0  # where nothing happens to Redis, a busy machine is no reason to think so
 PATIENCE = 0.7  # Redis is away for shorter here than it may be
 
 
 @asynccontextmanager
 async def worker(
-    url: str, name: str, *, tick: float = 0.1, lease: float = 60.0
+    url: str, name: str, *, tick: float = 0.1, lease: float = 60.0, timeout: float = TIMEOUT
 ) -> AsyncIterator[RedisPlaces]:
     async with (
-        open_redis(url, TIMEOUT) as state,
-        open_places(state, name, workers=2, times=Times(tick, lease, PATIENCE)) as places,
+        open_redis(url, timeout) as state,
+        open_places(state, name, workers=2, times=Times(tick, lease, timeout + PATIENCE - TIMEOUT)) as places,
     ):
         yield places
 
@@ -51,7 +52,10 @@ async def raw(redis_url: str) -> AsyncIterator["Redis"]:
 class TestRedisPlaces(PlacesContract):
     @pytest.fixture
     async def fleet(self, redis_url: str, fresh_name: str) -> AsyncIterator[Sequence[Places]]:
-        async with worker(redis_url, f"{fresh_name}-1") as one, worker(redis_url, f"{fresh_name}-2") as two:
+        async with (
+            worker(redis_url, f"{fresh_name}-1", timeout=UNHURRIED) as one,
+            worker(redis_url, f"{fresh_name}-2", timeout=UNHURRIED) as two,
+        ):
             yield [one, two]
             assert one.is_healthy()
             assert two.is_healthy()
