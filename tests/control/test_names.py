@@ -85,7 +85,8 @@ class Both:
             rules=lambda: AccountRules(is_private=is_private, has_provider=has_provider),
         )  # fmt: skip
 
-    async def signs_up(self, login: str) -> bool:
+    async def signs_up(self, login: str, later: float = 0.0) -> bool:
+        await asyncio.sleep(later)
         new = NewAccount(login=login, password=PASSWORD, email="alice@example.org")
         return await succeeds(self.accounts.sign_up(DOOR, new, login))
 
@@ -145,7 +146,7 @@ async def test_of_a_sign_up_and_an_arrival_one_wins(
         login = f"alice{n}"
         both = Both(Turns(store, chance), shelf, is_private=is_private)
         works = [
-            both.signs_up(login),
+            both.signs_up(login, chance.choice((0, 0, 0, 0.2))),
             both.arrives(login, chance.choice((0, 0.005, 0.02))),
             both.tries(login),
         ]
