@@ -8,7 +8,7 @@ from msgspec import UNSET
 from llmgateway.cli.keys import moment_in
 from llmgateway.cli.opened import ACTOR, Opened, all_of, opened
 from llmgateway.cli.options import Arguments
-from llmgateway.cli.printing import say, say_fields, say_json, say_rows
+from llmgateway.cli.printing import say, say_done, say_fields, say_rows
 from llmgateway.control.announcements import (
     Announcement,
     AnnouncementChanges,
@@ -69,10 +69,8 @@ async def end(arguments: Arguments) -> int:
 async def delete(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         await here.control.announcements.delete(ACTOR, arguments.id)
-    if arguments.as_json:
-        say_json({"id": arguments.id, "deleted": True})
-    else:
-        say(f"The announcement {arguments.id} is deleted.")
+    words = f"The announcement {arguments.id} is deleted."
+    say_done(words, {"id": arguments.id, "deleted": True}, as_json=arguments.as_json)
     return 0
 
 

@@ -42,6 +42,14 @@ def say_json(value: object) -> None:
     say(msgspec.json.format(msgspec.json.encode(value, enc_hook=int), indent=2).decode())
 
 
+def say_done(words: str, value: object, *, as_json: bool) -> None:
+    """What was done: in words for people, as what is there now for programs."""
+    if as_json:
+        say_json(value)
+    else:
+        say(words)
+
+
 def say_rows(
     rows: Sequence[Row], columns: Sequence[str], *, as_json: bool, none: str = "There are none."
 ) -> None:

@@ -8,7 +8,7 @@ from llmgateway.cli.keys import moment_in, say_keys
 from llmgateway.cli.limits import limits_of
 from llmgateway.cli.opened import ACTOR, Opened, all_of, opened
 from llmgateway.cli.options import Arguments
-from llmgateway.cli.printing import say, say_fields, say_json, say_rows
+from llmgateway.cli.printing import say, say_done, say_fields, say_json, say_rows
 from llmgateway.control.keys import key_view
 from llmgateway.control.people import user_view
 from llmgateway.control.projects import NewProject, ProjectChanges
@@ -84,10 +84,8 @@ async def end(arguments: Arguments) -> int:
 async def delete(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         await here.control.projects.delete(ACTOR, arguments.id)
-    if arguments.as_json:
-        say_json({"id": arguments.id, "deleted": True})
-    else:
-        say(f"The project {arguments.id} is deleted. What it used stays in the ledger.")
+    words = f"The project {arguments.id} is deleted. What it used stays in the ledger."
+    say_done(words, {"id": arguments.id, "deleted": True}, as_json=arguments.as_json)
     return 0
 
 
@@ -112,20 +110,16 @@ async def keys(arguments: Arguments) -> int:
 async def add_member(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         user = await here.control.projects.add_member(ACTOR, arguments.id, arguments.user)
-    if arguments.as_json:
-        say_json(user_view(user))
-    else:
-        say(f"{user.id} is a member of {arguments.id}; new keys are charged to it, old ones are not.")
+    words = f"{user.id} is a member of {arguments.id}; new keys are charged to it, old ones are not."
+    say_done(words, user_view(user), as_json=arguments.as_json)
     return 0
 
 
 async def remove_member(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         user = await here.control.projects.remove_member(ACTOR, arguments.id, arguments.user)
-    if arguments.as_json:
-        say_json(user_view(user))
-    else:
-        say(f"{user.id} is no member of {arguments.id} any more; keys made before are still charged to it.")
+    words = f"{user.id} is no member of {arguments.id} any more; keys made before are still charged to it."
+    say_done(words, user_view(user), as_json=arguments.as_json)
     return 0
 
 
