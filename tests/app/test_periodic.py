@@ -13,7 +13,7 @@ from pymongo import MongoClient
 
 from llmgateway.app.in_force import InForce
 from llmgateway.app.periodic import ABSENCE, ACTOR, GONE, ROLL_UP, WARM, left_in
-from llmgateway.app.services import JOURNAL, open_services
+from llmgateway.app.services import JOURNAL, Services, open_services
 from llmgateway.control.keys import NewKey
 from llmgateway.domain.call import Record
 from llmgateway.domain.errors import NotAllowed, NotAuthenticated
@@ -40,6 +40,14 @@ def production(tmp_path: Path, mongo_url: str, own_valkey: Valkey) -> Settings:
     config = tmp_path / "gateway.yaml"
     config.write_text("stores: {redis_timeout: 0.5}\nretention: {records: 30d, audit: 30d}\n")
     return with_secrets(Settings.load(environ, config=config))
+
+
+async def is_refused(services: Services, token: bytes) -> bool:
+    try:
+        await services.gateway.authenticate(token)
+    except NotAuthenticated:
+        return True
+    return False
 
 
 async def test_an_embedded_gateway_does_all_its_jobs_at_once(settings: Settings) -> None:
@@ -111,19 +119,12 @@ async def test_keys_follow_the_identity_on_every_worker_within_a_second(producti
         token = key.token.reveal().encode()
         assert (await second.gateway.authenticate(token)).models == frozenset({"m"})
 
-        async def is_refused() -> bool:
-            try:
-                await second.gateway.authenticate(token)
-            except NotAuthenticated:
-                return True
-            return False
-
         async def passes() -> bool:
-            return not await is_refused()
+            return not await is_refused(second, token)
 
         with pytest.raises(NotAllowed):
             await first.control.enrolment.welcome(ACTOR, msgspec.structs.replace(who, attributes={}))
-        await eventually_answers(is_refused, "the other worker refuses", 1)
+        await eventually_answers(lambda: is_refused(second, token), "the other worker refuses", 1)
         await first.control.enrolment.welcome(ACTOR, who)
         await eventually_answers(passes, "the other worker lets pass again", 1)
         stored = await first.store.get("users", "alice")
@@ -133,7 +134,7 @@ async def test_keys_follow_the_identity_on_every_worker_within_a_second(producti
         await eventually(lambda: any(one.periodic.timetable.leads for one in (first, second)), "one leads")
         for one in (first, second):
             one.periodic.timetable.soon(ABSENCE)
-        await eventually_answers(is_refused, "who stays away is refused")
+        await eventually_answers(lambda: is_refused(second, token), "who stays away is refused")
 
 
 async def late_records_follow(settings: Settings) -> None:
@@ -201,15 +202,8 @@ async def test_who_is_gone_is_refused_by_every_worker_within_a_second(production
         token = key.token.reveal().encode()
         assert (await second.gateway.authenticate(token)).user == "alice"
 
-        async def is_refused() -> bool:
-            try:
-                await second.gateway.authenticate(token)
-            except NotAuthenticated:
-                return True
-            return False
-
         await first.erasure.forget(ACTOR, "alice")
-        await eventually_answers(is_refused, "the other worker refuses", 1)
+        await eventually_answers(lambda: is_refused(second, token), "the other worker refuses", 1)
         assert isinstance(first.state, RedisState)
         assert await first.state.ask(("KEYS", "*alice*")) == []
         assert production.mongo_url is not None
