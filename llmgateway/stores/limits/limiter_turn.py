@@ -87,7 +87,7 @@ class Ask(Struct, kw_only=True):
     has_told: bool = False
     lives: bool = False
     beats: bool = False
-    behind: int = 0
+    shipped_to: int | UnsetType = UNSET
     idle: int
     silence: int
     recent: int
@@ -101,10 +101,10 @@ class Ask(Struct, kw_only=True):
 
 
 class Turn(Struct, frozen=True):
-    """What a worker wants of one call of the script. `deadline` is given up for a set time. `behind` is how
-    long the oldest record has waited that is not in the ledger, in ms; `moment` is now, by the clock of the
-    changes; `live` are the workers as last known; `has_told`: this worker has let in nothing
-    alone that is not said herewith, or before."""
+    """What a worker wants of one call of the script. `deadline` is given up for a set time. What ended here
+    before `shipped_to`, in Redis's time, is in the ledger; `moment` is now, by the clock of the changes;
+    `live` are the workers as last known; `has_told`: this worker has let in nothing alone that is not said
+    herewith, or before."""
 
     changes: Sequence[Change | Again]
     claims: Sequence[tuple[Claim, Sequence[Begin]]]
@@ -112,7 +112,7 @@ class Turn(Struct, frozen=True):
     number: int
     deadline: int | UnsetType
     beats: bool
-    behind: int = 0
+    shipped_to: int | UnsetType = UNSET
     moment: int = 0
     live: int = 1
     has_told: bool = False
@@ -158,7 +158,7 @@ class Turns:
         ask.names = self.names = list(names.found)
         ask.live, ask.has_told = turn.live, turn.has_told
         ask.epoch, ask.number, ask.lives, ask.beats = turn.epoch, turn.number, True, turn.beats
-        ask.behind = turn.behind
+        ask.shipped_to = turn.shipped_to
         if ask.now is UNSET:
             ask.deadline = turn.deadline
         return await self._run(ask)

@@ -1,5 +1,6 @@
 """The limiter of a gateway that is one process."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from llmgateway.domain.admission import Behind, LoadUsed, Look, ScopeKey, Spent
@@ -80,8 +81,9 @@ class MemorySums:
 
     async def look(self, period: Period) -> Look:
         now = self._milliseconds()
+        shipped_to = now - math.ceil(self._behind() * 1000)
         return Look(
-            epoch=self.__class__.__name__, at=now, shipped_to=now - int(self._behind() * 1000), silent=0,
+            epoch=self.__class__.__name__, at=now, shipped_to=shipped_to, silent=0,
             sums=self._counts.settled(period),
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ cancelled leaves a claim behind.
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -296,7 +297,7 @@ class RedisLimiter:
         reply = await self.turns.send(Turn(
             self._sending, [(one.claim, one.begins) for one in asked], self._epoch, self._number,
             UNSET if self._ahead is None else self._milliseconds() + self._ahead + self._patience,
-            self._beats, int(self.behind() * 1000) if self._beats else 0, self._milliseconds(), self._live,
+            self._beats, self._shipped_to() if self._beats else UNSET, self._milliseconds(), self._live,
             self._stage == UNTOLD_YET and not self._changes,
         ))  # fmt: skip
         self._ahead = reply.now - self._milliseconds()
@@ -377,6 +378,13 @@ class RedisLimiter:
             self._tell(Again(window, now))
         for opened in self._open.values():
             self._hold(opened)
+
+    def _shipped_to(self) -> int | UnsetType:
+        """In Redis's time as last heard: who is late in telling this must not seem to have shipped more. Both
+        times are cut to milliseconds, hence one less."""
+        if self._ahead is None:
+            return UNSET
+        return self._milliseconds() + self._ahead - math.ceil(self.behind() * 1000) - 1
 
     def _milliseconds(self) -> int:
         return int(self._clock.monotonic() * 1000)

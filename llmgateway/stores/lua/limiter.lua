@@ -47,7 +47,9 @@ end
 if ask.beats then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ask.forgotten)
   redis.call('PEXPIRE', KEYS[3], ask.forgotten)
-  redis.call('HSET', KEYS[4], ask.worker, now - ask.behind)
+  if ask.shipped_to then
+    redis.call('HSET', KEYS[4], ask.worker, ask.shipped_to)
+  end
   redis.call('PEXPIRE', KEYS[4], ask.forgotten)
 end
 

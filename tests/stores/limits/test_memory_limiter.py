@@ -8,6 +8,7 @@ from llmgateway.domain.admission import Limiter
 from llmgateway.stores.limits.memory_limiter import MemoryLimiter
 from tests.doubles import SetClock
 from tests.stores.limits.limiter_contract import (
+    TODAY,
     LimiterContract,
     Pass,
     SetLedger,
@@ -41,3 +42,12 @@ async def test_a_dead_worker_left_nothing_here() -> None:
     await limiter.reserve(claim("1", alice, tokens=90))
     await limiter.recover("dead", spent_by({"1": (30, 0)}))
     assert await used(limiter, alice) == {("alice", "tokens_per_minute"): 90}
+
+
+@pytest.mark.parametrize("fraction", [0, 0.0001, 0.0005, 0.0009])
+async def test_no_part_of_a_millisecond_makes_more_seem_shipped_than_is(fraction: float) -> None:
+    clock = SetClock()
+    limiter, ended = MemoryLimiter(SetLedger().load, clock=clock), clock.monotonic() + 0.0007
+    limiter.behind = lambda: clock.monotonic() - ended
+    clock.pass_seconds(0.02 + fraction)
+    assert (await limiter.sums.look(TODAY)).shipped_to <= ended * 1000

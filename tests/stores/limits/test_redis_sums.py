@@ -1,5 +1,6 @@
 """Sums of days and months on Redis, read whole and put right, whatever stands there."""
 
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,6 +11,7 @@ from llmgateway.stores.limits.limiter_turn import USE
 from llmgateway.stores.limits.redis_limiter import RedisLimiter, open_redis_limiter
 from llmgateway.stores.limits.redis_sums import BATCH
 from llmgateway.stores.redis import open_redis
+from tests.lab.waiting import eventually_answers
 from tests.stores.limits.limiter_contract import TODAY, TOMORROW, SetLedger, claim, limited
 
 pytestmark = pytest.mark.service
@@ -63,3 +65,21 @@ async def test_many_scopes_and_what_cannot_be_read(limiter: RedisLimiter, redis_
     assert len(sums) == BATCH + 5
     assert (sums["user", "broken"], sums["user", "odd"]) == (Counted(), Counted())
     assert {counted for (kind, _), counted in sums.items() if kind == "key"} == {Counted(0)}
+
+
+async def test_news_that_come_late_do_not_make_more_seem_shipped_than_is(
+    limiter: RedisLimiter, redis_url: str
+) -> None:
+    """A record waits since before Redis stood still; what was said of it meanwhile is read only now."""
+
+    async def has_told() -> bool:
+        return (await limiter.sums.look(TODAY)).shipped_to > 0
+
+    await eventually_answers(has_told, "it says that all is in the ledger")
+    async with Redis.from_url(redis_url) as raw:
+        ended, (seconds, micros) = time.monotonic(), await raw.time()
+        limiter.behind = lambda: time.monotonic() - ended
+        for _ in range(3):
+            await raw.client_pause(400)
+            told = (await limiter.sums.look(TODAY)).shipped_to
+            assert told <= seconds * 1000 + micros // 1000 + 1
