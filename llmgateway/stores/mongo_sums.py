@@ -14,7 +14,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 from pymongo import UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import OperationFailure
 
 from llmgateway.domain.call import Record
 from llmgateway.domain.ports import Dimension, Document, UsageQuery
@@ -42,6 +44,8 @@ STEP = 500  # stale spans of one round
 MOST_STALE = 5_000  # beyond that, after a long outage or a migration, questions go to the records
 SLICE_DAYS = 3
 STEP_SECONDS = 60.0  # for one step of work that nobody waits for
+SOON = 0.05  # seconds
+BEING_MADE: Final = 51183  # "Cannot find index to verify that join fields will be unique"
 AMOUNTS: Final = ("requests", *SUMS, "cost")
 GROUP: Final = ("user", "key_id", "project", "model")
 STATE: Final = {"_id": "sums"}
@@ -231,13 +235,14 @@ class MongoSums:
         match = {"$or": within} if finer is None else {"l": finer, "$or": within}
         key = {"l": {"$literal": size}, "t": floored(moment, size), **_named(GROUP)}
         fields = {name: f"$_id.{name}" for name in ("l", "t", *GROUP)}
+        steps: list[Document] = [
+            {"$match": match},
+            {"$group": {"_id": key, **_amounts(of_sums=finer is not None)}},
+            {"$addFields": {**fields, "made": made}},
+            {"$merge": {"into": "sums", "on": "_id", "whenMatched": "replace"}},
+        ]
         with self._asking(STEP_SECONDS):
-            await source.aggregate([
-                {"$match": match},
-                {"$group": {"_id": key, **_amounts(of_sums=finer is not None)}},
-                {"$addFields": {**fields, "made": made}},
-                {"$merge": {"into": "sums", "on": "_id", "whenMatched": "replace"}},
-            ], allowDiskUse=True)  # fmt: skip
+            await _run(source, steps)
 
     async def _mend_day(self, day: int, state: State) -> None:
         """From the records, and nothing stays that is not from them."""
@@ -314,6 +319,19 @@ class MongoSums:
         fields = {name: getattr(state, name) for name in State.__struct_fields__}
         with self._asking():
             await self._marks.update_one(STATE, {"$set": fields}, upsert=True)
+
+
+async def _run(source: AsyncCollection[Document], steps: Sequence[Document]) -> None:
+    """Again while another worker is just making the collection: it is there, and its first index not yet."""
+    while True:
+        try:
+            await source.aggregate(steps, allowDiskUse=True)
+        except OperationFailure as error:
+            if error.code != BEING_MADE:
+                raise
+            await asyncio.sleep(SOON)
+        else:
+            return
 
 
 def _coverage(state: State, stale: Sequence[Span]) -> Coverage:

@@ -14,7 +14,7 @@ import pytest
 from pymongo import MongoClient
 from typing_extensions import override
 
-from llmgateway.domain.errors import Conflict, StoreUnavailable
+from llmgateway.domain.errors import Conflict, InvalidRequest, StoreUnavailable
 from llmgateway.domain.ports import UsageQuery
 from llmgateway.jobs.ship import Shipper
 from llmgateway.stores.journal import FileJournal
@@ -138,10 +138,11 @@ class FaultyMongod(Mongod):
         return [*super()._arguments(), "--setParameter", "enableTestCommands=1"]
 
     @contextmanager
-    def failing(self, **how: Any) -> Iterator[None]:
+    def failing(self, times: int | None = None, **how: Any) -> Iterator[None]:
+        mode = "alwaysOn" if times is None else {"times": times}
         data = {"failCommands": ["insert"], "appName": "llmgateway", **how}
         with MongoClient[dict[str, Any]](self.url()) as client:
-            client.admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data})
+            client.admin.command({"configureFailPoint": "failCommand", "mode": mode, "data": data})
             yield
             client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 
@@ -159,6 +160,23 @@ async def test_errors_that_may_pass_are_not_for_good(faulty: FaultyMongod, fresh
             await store.append(made)
         assert store.is_healthy()
         assert list(await store.append(made)) == []
+
+
+async def test_sums_are_merged_into_a_collection_that_another_is_just_making(
+    faulty: FaultyMongod, fresh_name: str
+) -> None:
+    being_made = 51183  # "Cannot find index to verify that join fields will be unique"
+    made = [record(random.Random(n)) for n in range(3)]
+    async with open_mongo(faulty.url(fresh_name), 2) as store:
+        await store.append(made)
+        with faulty.failing(times=3, failCommands=["aggregate"], errorCode=being_made):
+            await store.roll_up()
+        assert (await store.usage(UsageQuery()))[0].requests == 3
+        with (
+            faulty.failing(failCommands=["aggregate"], errorCode=10334),
+            pytest.raises(InvalidRequest),
+        ):
+            await store.rebuild()
 
 
 async def test_r_fault_32_an_acknowledgement_that_was_lost(faulty: FaultyMongod, fresh_name: str) -> None:
