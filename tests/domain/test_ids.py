@@ -23,6 +23,12 @@ def test_ids_hold_their_time_and_sort_by_it() -> None:
     assert UUID(made[7]).int >> 80 == int((NOON + timedelta(milliseconds=7)).timestamp() * 1000)
 
 
+def test_ids_of_one_millisecond_sort_too() -> None:
+    ids = Ids()
+    made = [ids(NOON) for _ in range(1000)]
+    assert made == sorted(set(made))
+
+
 def test_two_sources_do_not_agree() -> None:
     one, other = Ids(), Ids()
     assert len({ids(NOON) for _ in range(10_000) for ids in (one, other)}) == 20_000

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 
 STREAMS = 200
 PAUSE = 1.0  # seconds between "not ready" and refusing new work
-TIMEOUT = 3  # seconds after which gunicorn takes a silent worker for dead
+TIMEOUT = 6  # seconds after which gunicorn takes a silent worker for dead
 MODEL = "hold-after-2"
 HALVES = ("hold-after-2~ends", "hold-after-2~lasts")
 DRAIN = 1.5  # seconds
@@ -69,6 +69,7 @@ async def outlast(seconds: float) -> None:
     await eventually(lambda: time.monotonic() > until, "time goes by", seconds + 1)
 
 
+@pytest.mark.alone
 async def test_r_fault_45_two_hundred_streams_outlive_sigterm(
     upstream: ScriptedUpstream, redis_url: str, mongo_url: str
 ) -> None:
@@ -83,6 +84,7 @@ async def test_r_fault_45_two_hundred_streams_outlive_sigterm(
         assert time.monotonic() - asked_at < PAUSE
         await eventually_answers(lambda: is_refused(gateway, key), "nothing new is taken", PAUSE + 5)
         await outlast(TIMEOUT + 1)
+        assert set(gateway.workers) == set(workers), gateway.output()
         assert all(state_of(pid) != "Z" for pid in workers), gateway.output()
         upstream.release(MODEL)
         bodies = await asyncio.gather(*(stream.body() for stream in streams))

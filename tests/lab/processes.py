@@ -128,10 +128,11 @@ class Program:
 
     def wait(self, seconds: float = PATIENCE) -> int:
         """The exit code, negative for a signal; what is left of its group is killed."""
-        assert self._running is not None
-        code = self._running.wait(seconds)
+        running = self._running
+        assert running is not None
+        code = running.wait(seconds)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._running.pid, signal.SIGKILL)
+            os.killpg(running.pid, signal.SIGKILL)
         self._running = None
         return code
 
