@@ -11,7 +11,8 @@ from llmgateway.stores.limits.windows import PARTS, Part, Use
 
 SWEEP_AT = 10_000  # so many scopes, and those that are not used any more are forgotten
 
-Counted = list[tuple[Use, Part]]
+Scopes = tuple[Scope, ...]
+Counted = list[Part]
 """Where a call is counted."""
 
 
@@ -29,29 +30,26 @@ class Grants:
         self._window = window
         self._width = max(1, window // PARTS)
         self._uses: dict[ScopeKey, tuple[Scope, Use]] = {}
+        self._of: dict[int, tuple[Scopes, list[Use]]] = {}  # by identity: a key's calls come with the same
         self._sweep_at = SWEEP_AT
 
     def take(self, claim: Claim, now: int) -> Counted:
+        known, over = self._of.get(id(claim.scopes)), now - self._window
+        uses = known[1] if known is not None else self._meet(claim.scopes, now)
         counted: Counted = []
-        for scope in claim.scopes:
-            if not has_minute(scope.limits):
-                continue
-            found = self._uses.get((scope.kind, scope.id))
-            use = found[1] if found is not None else Use()
-            if found is None or found[0] is not scope:
-                self._uses[scope.kind, scope.id] = (scope, use)
-            use.roll(now - self._window)
+        for use in uses:
+            parts = use.parts
+            if parts and parts[0].at <= over:
+                use.roll(over)
             part = use.part_at(now, self._width)
             part.requests += 1
             part.tokens += claim.tokens
-            counted.append((use, part))
-        if len(self._uses) >= self._sweep_at:
-            self._forget(now)
+            counted.append(part)
         return counted
 
     def correct(self, counted: Counted, more: int) -> None:
         """A call has used so many tokens more than it claimed."""
-        for _, part in counted:
+        for part in counted:
             part.tokens += more
 
     def windows(self, now: int) -> Iterator[Window]:
@@ -61,8 +59,21 @@ class Grants:
                 parts = [n for part in use.parts for n in (now - part.at, part.requests, part.tokens)]
                 yield Window(scope, parts)
 
+    def _meet(self, scopes: Scopes, now: int) -> list[Use]:
+        if max(len(self._uses), len(self._of)) >= self._sweep_at:
+            self._forget(now)
+        uses: list[Use] = []
+        for scope in scopes:
+            if has_minute(scope.limits):
+                _, use = self._uses.get((scope.kind, scope.id)) or (scope, Use())
+                self._uses[scope.kind, scope.id] = (scope, use)
+                uses.append(use)
+        self._of[id(scopes)] = (scopes, uses)  # which keeps them, so that no others get their identity
+        return uses
+
     def _forget(self, now: int) -> None:
         over = now - self._window
+        self._of.clear()
         kept = {key: one for key, one in self._uses.items() if one[1].parts and one[1].parts[-1].at > over}
         self._uses = kept
         self._sweep_at = max(SWEEP_AT, 2 * len(kept))

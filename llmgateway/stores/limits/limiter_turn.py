@@ -123,9 +123,13 @@ class Names:
 
     def __init__(self) -> None:
         self.found: dict[str, int] = {}
+        self._known: dict[int, list[list[Any]]] = {}  # by identity: a key's calls come with the same scopes
 
     def of(self, claim: Claim) -> list[list[Any]]:
-        return [self.one(scope) for scope in claim.scopes]
+        known = self._known.get(id(claim.scopes))
+        if known is None:
+            known = self._known[id(claim.scopes)] = [self.one(scope) for scope in claim.scopes]
+        return known
 
     def one(self, scope: Scope) -> list[Any]:
         found = self.found

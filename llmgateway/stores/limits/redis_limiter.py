@@ -11,7 +11,6 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from itertools import islice
 from typing import NoReturn
 
 from msgspec import UNSET, UnsetType
@@ -28,18 +27,17 @@ from llmgateway.stores.limits.limiter_calls import Asked, Open
 from llmgateway.stores.limits.limiter_turn import GATHERED, UNTOLD_YET, Again, Change, Reply, Turn, Turns
 from llmgateway.stores.limits.memory_limiter import MINUTE, nothing_waits, question
 from llmgateway.stores.limits.redis_sums import RedisSums
-from llmgateway.stores.limits.share import Share
+from llmgateway.stores.limits.share import Seen, Share
 from llmgateway.stores.limits.standings import Money, refusal, standings_of, tightest, units
 from llmgateway.stores.limits.sums import LedgerSums, all_away
 from llmgateway.stores.limits.tellings import Tellings
-from llmgateway.stores.limits.windows import Answer, Reading
+from llmgateway.stores.limits.windows import Answer
 from llmgateway.stores.redis import RedisState
 
 log = logging.getLogger(__name__)
 
 CLAIMS, CHANGES = 64, 256  # of one turn: Redis does nothing else meanwhile
 BACKLOG = 100_000  # changes kept for a Redis that is away
-SEEN = 20_000  # scopes whose use is remembered for the time in which it is
 BEAT, TICK = 0.2, 0.25  # seconds
 SOON = 0.02  # seconds until it is asked again whether all have told
 SLACK = 100  # ms that the two clocks may have drifted since the last turn
@@ -69,9 +67,8 @@ class RedisLimiter:
         self._sending: list[Change | Again] = []  # what a turn that may have failed was to change
         self._number = self._broken = 0  # turns with changes; turns in a row that failed as none should
         self._open: dict[str, Open] = {}
-        self._seen: dict[tuple[str, str], tuple[int, Period, Reading]] = {}
         self._share: Share | None = None
-        self._grants, self._shares = Grants(turns.window), Shares(turns.window)
+        self._grants, self._shares, self._seen = Grants(turns.window), Shares(turns.window), Seen()
         self.tellings = Tellings(turns.redis, self._shares, self._milliseconds)
         self._wake = asyncio.Event()
         self._epoch: str | UnsetType = UNSET
@@ -310,7 +307,8 @@ class RedisLimiter:
         if self._beats:
             self._beats, self._last_beat = False, self._clock.monotonic()
         self._health.good()
-        now, seen = self._milliseconds(), self._seen
+        now = self._milliseconds()
+        last: dict[int, tuple[Claim, Answer]] = {}  # a key's calls come with the same scopes
         self._stage = reply.stage
         if reply.stage != GATHERED:
             self._not_yet(asked)
@@ -322,14 +320,13 @@ class RedisLimiter:
             claim = one.claim
             if answer.is_taken and claim.id:
                 self._open[claim.id] = Open(claim, self._grants.take(claim, now))
-            for scope, reading in zip(claim.scopes, answer.readings, strict=False):
-                seen[scope.kind, scope.id] = (now, claim.period, reading)
+            if answer.readings:
+                last[id(claim.scopes)] = claim, answer
             if one.answer.done():
                 self._let_go(one, answer)
             else:
                 one.answer.set_result(answer)
-        for oldest in list(islice(seen, max(0, len(seen) - SEEN))):
-            del seen[oldest]
+        self._seen.note(last.values())
 
     def _not_yet(self, asked: Sequence[Asked]) -> None:
         """Redis does not know yet what others have let in. Until all are there each goes on with its share;
@@ -338,8 +335,8 @@ class RedisLimiter:
             one.is_uncertain = False
         if self._stage == UNTOLD_YET:
             self._asked.extendleft(reversed(asked))
-            return
-        self._give_back(asked)
+        else:
+            self._give_back(asked)
 
     def _give_back(self, asked: Sequence[Asked]) -> None:
         """Claims that are not Redis's to answer."""
@@ -382,9 +379,8 @@ class RedisLimiter:
     def _shipped_to(self) -> int | UnsetType:
         """In Redis's time as last heard: who is late in telling this must not seem to have shipped more. Both
         times are cut to milliseconds, hence one less."""
-        if self._ahead is None:
-            return UNSET
-        return self._milliseconds() + self._ahead - math.ceil(self.behind() * 1000) - 1
+        waits = math.ceil(self.behind() * 1000)
+        return UNSET if self._ahead is None else self._milliseconds() + self._ahead - waits - 1
 
     def _milliseconds(self) -> int:
         return int(self._clock.monotonic() * 1000)

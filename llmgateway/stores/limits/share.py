@@ -4,11 +4,12 @@ Limits are divided by the number of workers, so all shares together let through 
 call each where that is smaller than their number. What of a share is used already is known (`grants.py`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from itertools import islice
 
 import msgspec
 
-from llmgateway.domain.admission import LoadUsed, Used
+from llmgateway.domain.admission import LoadUsed, ScopeKey, Used
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.limits import Claim, Limits, Scope
 from llmgateway.domain.periods import Period
@@ -17,8 +18,26 @@ from llmgateway.stores.limits.grants import Shares
 from llmgateway.stores.limits.memory_limiter import MemoryLimiter
 from llmgateway.stores.limits.windows import Answer, Reading
 
-Seen = Mapping[tuple[str, str], tuple[int, Period, Reading]]
-"""How scopes, by kind and id, stood when Redis last said so, in milliseconds of the monotonic clock."""
+SEEN = 20_000  # scopes whose use is remembered
+
+
+class Seen:
+    """How scopes stood when Redis last said so."""
+
+    def __init__(self) -> None:
+        self._found: dict[ScopeKey, tuple[Period, Reading]] = {}
+
+    def note(self, answers: Iterable[tuple[Claim, Answer]]) -> None:
+        found = self._found
+        for claim, answer in answers:
+            for scope, reading in zip(claim.scopes, answer.readings, strict=True):
+                found[scope.kind, scope.id] = (claim.period, reading)
+        for oldest in list(islice(found, max(0, len(found) - SEEN))):
+            del found[oldest]
+
+    def of(self, scope: Scope, day: str) -> Reading | None:
+        period, reading = self._found.get((scope.kind, scope.id), (None, None))
+        return reading if period is not None and period.day == day else None
 
 
 class Share:
@@ -71,8 +90,7 @@ class Share:
 
     async def _used(self, scope: Scope, period: Period) -> Used:
         """By the ledger or as last heard, whichever is more: others' calls came since, and some are open."""
-        seen = self._seen.get((scope.kind, scope.id))
-        read = seen[2] if seen is not None and seen[1].day == period.day else None
+        read = self._seen.of(scope, period.day)
         found: tuple[int, ...]
         heard = None if read is None else (read.day_tokens, read.month_tokens, read.month_cost)
         try:

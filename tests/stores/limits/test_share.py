@@ -3,18 +3,24 @@
 import pytest
 
 from llmgateway.domain.admission import Used
-from llmgateway.domain.limits import Claim
+from llmgateway.domain.limits import Claim, Scope
 from llmgateway.stores.limits.grants import Shares, Spending
 from llmgateway.stores.limits.share import Seen, Share
-from llmgateway.stores.limits.windows import Reading
+from llmgateway.stores.limits.windows import Answer, Reading
 from tests.doubles import SetClock
-from tests.stores.limits.limiter_contract import TODAY, TOMORROW, SetLedger, claim, limited
+from tests.stores.limits.limiter_contract import TOMORROW, SetLedger, claim, limited
 
 
-def shares(count: int, clock: SetClock, ledger: SetLedger, seen: Seen | None = None,
+def seen(scope: Scope, read: Reading) -> Seen:
+    stood = Seen()
+    stood.note([(claim("0", scope), Answer(is_taken=True, readings=[read]))])
+    return stood
+
+
+def shares(count: int, clock: SetClock, ledger: SetLedger, stood: Seen | None = None,
            known: Shares | None = None) -> list[Share]:  # fmt: skip
-    known = known or Shares(60_000)
-    return [Share(ledger.load, clock, 60, workers=count, shares=known, seen=seen or {}) for _ in range(count)]
+    known, stood = known or Shares(60_000), stood or Seen()
+    return [Share(ledger.load, clock, 60, workers=count, shares=known, seen=stood) for _ in range(count)]
 
 
 async def taken(share: Share, asked: Claim) -> bool:
@@ -36,8 +42,8 @@ async def test_it_begins_with_what_of_it_is_used() -> None:
     now = int(clock.monotonic() * 1000)
     ledger.used = {"alice": Used(400, 900, 70)}
     known.heard(("user", "alice"), Spending(3, 5, 50, now))
-    (share, _) = shares(2, clock, ledger, {("user", "alice"): (now, TODAY, read)}, known)
     alice = limited(requests_per_minute=12, tokens_per_day=600, cost_per_month=80)
+    (share, _) = shares(2, clock, ledger, seen(alice, read), known)
     assert await taken(share, claim("1", alice, tokens=50, cost=5))
     answer = await share.admit(claim("2", alice, tokens=1))
     assert not answer.is_taken
@@ -51,8 +57,8 @@ async def test_of_another_day_the_ledger_knows() -> None:
     clock, ledger = SetClock(), SetLedger()
     ledger.used = {"alice": Used(80, 80, 0)}
     read = Reading(0, 0, 100, 100, 0, 0, 0, 0)
-    (share, _) = shares(2, clock, ledger, {("user", "alice"): (0, TODAY, read)})
     alice = limited(tokens_per_day=100)
+    (share, _) = shares(2, clock, ledger, seen(alice, read))
     assert not await taken(share, claim("1", alice, tokens=1))
     assert await taken(share, claim("2", alice, tokens=10, period=TOMORROW))
     assert not await taken(share, claim("3", alice, tokens=1, period=TOMORROW))
