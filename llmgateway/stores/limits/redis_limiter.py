@@ -29,7 +29,7 @@ from llmgateway.stores.limits.memory_limiter import MINUTE, nothing_waits, quest
 from llmgateway.stores.limits.redis_sums import RedisSums
 from llmgateway.stores.limits.share import Seen, Share
 from llmgateway.stores.limits.standings import Money, refusal, standings_of, tightest, units
-from llmgateway.stores.limits.sums import LedgerSums, all_away
+from llmgateway.stores.limits.sums import LedgerSums, without
 from llmgateway.stores.limits.tellings import Tellings
 from llmgateway.stores.limits.windows import Answer
 from llmgateway.stores.redis import RedisState
@@ -188,8 +188,7 @@ class RedisLimiter:
                 break
             if not answer.unknown:
                 return answer, ""
-            everything = range(len(claim.scopes))
-            begins = await self._sums.begins(claim, answer.unknown) if left > 1 else all_away(everything)
+            begins = await self._sums.begins(claim, answer.unknown) if left > 1 else without(claim)
         return await self._alone(claim, is_uncertain=is_uncertain), ALONE
 
     async def _of_redis(self, asked: Asked) -> Answer | None:
@@ -203,9 +202,10 @@ class RedisLimiter:
             raise
 
     async def _alone(self, claim: Claim, *, is_uncertain: bool) -> Answer:
-        share = self._share = self._share or self._new_share()
         is_taken = False
         try:
+            await self.tellings.catch_up()
+            share = self._share = self._share or self._new_share()
             answer = await share.admit(claim)
             is_taken = answer.is_taken
         finally:

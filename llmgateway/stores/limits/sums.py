@@ -34,7 +34,7 @@ class LedgerSums:
         if self._clock.monotonic() >= self._away_until:
             self._away_until = 0.0
             return ()
-        return all_away(range(len(claim.scopes)))
+        return without(claim)
 
     async def begins(self, claim: Claim, unknown: Sequence[Unknown]) -> list[Begin]:
         begins: list[Begin] = []
@@ -85,6 +85,11 @@ class LedgerSums:
 
 class _AskYourself(Exception):
     """Whoever asked the ledger for all was cut off."""
+
+
+def without(claim: Claim) -> list[Begin]:
+    """What a claim begins with when the ledger is not asked."""
+    return all_away(range(len(claim.scopes)))
 
 
 def all_away(indices: Iterable[int]) -> list[Begin]:

@@ -1,5 +1,6 @@
 """What Redis tells all workers: how a limit is shared out anew, whoever brought that about."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 
@@ -7,8 +8,10 @@ import msgspec
 
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.stores.limits.grants import Shares, Spending
-from llmgateway.stores.limits.limiter_turn import CHANNEL, TELLINGS, Reply, key_of
+from llmgateway.stores.limits.limiter_turn import CHANNEL, TELLINGS, UNTOLD, Reply, key_of
 from llmgateway.stores.redis import RedisState
+
+TURNS = 4  # of the event loop, to read what has come
 
 Telling = tuple[str, int, int, int]
 """Of a scope by its name: the telling's number, and what of each worker's share is used."""
@@ -29,6 +32,11 @@ class Tellings:
                 for telling in [message] if message is not None else await self._missed():
                     self._heed(telling)
 
+    async def catch_up(self) -> None:
+        """What was told before Redis went may still lie in the socket: it is heeded first."""
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
     def answered(self, names: list[str], reply: Reply) -> None:
         """This worker's shares after a turn with these scopes."""
         now = self._milliseconds()
@@ -36,10 +44,12 @@ class Tellings:
             self.shares.heard(key_of(names[index - 1]), Spending(telling, requests, tokens, now))
 
     async def _missed(self) -> list[bytes]:
-        """What was told while nobody listened."""
+        """What was told while nobody listened. Before all have said to a new Redis what they let in it is too
+        little: they hear it when it is whole."""
         with suppress(StoreUnavailable):
             missed: list[bytes] = await self._redis.ask(("ZRANGE", TELLINGS, 0, -1))
-            return missed
+            if not await self._redis.ask(("EXISTS", UNTOLD)):
+                return missed
         return []
 
     def _heed(self, message: bytes) -> None:

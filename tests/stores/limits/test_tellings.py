@@ -1,19 +1,22 @@
 """Limits of a minute hold whatever becomes of Redis: no worker lets in more than what is left and its own."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
 from llmgateway.domain.limits import Limits, Scope
-from llmgateway.stores.limits.limiter_turn import RECENT, TELLINGS
+from llmgateway.stores.limits.grants import Spending
+from llmgateway.stores.limits.limiter_turn import CHANNEL, RECENT, TELLINGS, UNTOLD, key_of
 from llmgateway.stores.limits.redis_limiter import RedisLimiter, open_redis_limiter
 from llmgateway.stores.redis import open_redis
 from tests.lab.chaos import ChaosProxy, Toxics
 from tests.lab.servers import Valkey
-from tests.lab.waiting import eventually
+from tests.lab.waiting import eventually, eventually_answers
 from tests.stores.limits.limiter_contract import SetLedger, admits, claim
 
 pytestmark = pytest.mark.service
@@ -161,3 +164,25 @@ async def test_who_begins_late_hears_what_was_told(redis_url: str) -> None:
             heard = known.shares.of(("user", "to one all"))
             assert heard is not None
             assert heard.requests >= LIMIT // 4
+
+
+async def test_what_is_told_before_all_have_told_is_too_little(own_valkey: Valkey) -> None:
+    """A worker that subscribes anew, while the others still tell a new Redis what they let in."""
+    pack, alice, marker = msgspec.msgpack.encode, key_of("user:alice"), key_of("user:marker")
+    async with (
+        open_redis(own_valkey.url(), 1) as redis,
+        open_redis_limiter(redis, SetLedger().load, worker="w1") as limiter,
+        Redis.from_url(own_valkey.url()) as raw,
+    ):
+        shares, known = limiter.tellings.shares, Spending(-1, 7, 70, int(time.monotonic() * 1000))
+        shares.heard(alice, known)
+        await raw.hset(UNTOLD, "#", "4")
+        await raw.zadd(TELLINGS, {pack([("user:alice", 1, 1, 10)]): 0})
+        await raw.client_kill_filter(_type="pubsub")
+
+        async def has_subscribed_anew() -> bool:
+            await raw.publish(CHANNEL, pack([("user:marker", 1, 1, 1)]))
+            return shares.of(marker) is not None
+
+        await eventually_answers(has_subscribed_anew, "it hears again", 5)
+        assert shares.of(alice) == known
