@@ -24,6 +24,7 @@ from llmgateway.domain.ports import Change, Document
 from llmgateway.stores.alongside import alongside
 from llmgateway.stores.breaker import Breaker, reason_of
 from llmgateway.stores.gather import Gatherer
+from llmgateway.stores.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +202,7 @@ class RedisState:
         """Asks on a new connection, past the breaker."""
         connection = _new_connection(self._pool)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with Patience(self._timeout):
                 await _ready(connection)
                 _pong((await _exchange(connection, [("PING",)]))[0])
         except (RedisError, OSError) as error:
@@ -213,7 +214,7 @@ class RedisState:
         began = self._breaker.check()
         connection = self._unused.pop() if self._unused else _new_connection(self._pool)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with Patience(self._timeout):
                 await _ready(connection)
                 commands = [command for call in calls for command in call.commands]
                 replies = iter(await _exchange(connection, commands))
@@ -240,7 +241,7 @@ class _Feed:
         self._channel = channel
 
     async def open(self) -> None:
-        async with asyncio.timeout(self._timeout):
+        async with Patience(self._timeout):
             await _ready(self._connection)
             await self._connection.send_command("SUBSCRIBE", self._channel)
             await self._connection.read_response()
