@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from llmgateway.domain.endpoints import ENDPOINTS, Endpoint
+from llmgateway.edge.examples import BODIES, FORMS, NO_MODEL, examples_of
 
 REF = "#/components/schemas/{name}"
 CONVERTOR = re.compile(r"\{(\w+)(?::\w+)?\}")  # how a path names its variable part, and of what kind it is
@@ -94,6 +95,7 @@ ERROR: Schema = {
 ERROR_CONTENT: Schema = {JSON: {"schema": {"$ref": REF.format(name="Error")}}}
 ERRORS: Schema = {"default": {"description": "An error", "content": ERROR_CONTENT}}
 
+MODEL: Schema = {"type": "string", "description": "A model's id or alias", "examples": [NO_MODEL]}
 TOKENIZE: Schema = {
     "summary": "How many tokens a text or a chat has for a model",
     "tags": ["models"],
@@ -109,7 +111,7 @@ TOKENIZE: Schema = {
                 "input": {"type": ["string", "object", "array"]},
                 "messages": {"type": "array", "items": {"type": "object"}},
             },
-        }}},
+        }, "example": {"model": NO_MODEL, **BODIES["/extras/tokenize/count"]}}},
     },
     "responses": {
         "200": {"description": "The count", "content": {JSON: {"schema": {
@@ -149,11 +151,15 @@ def openapi(admin: Sequence[AdminOperation], *, version: str, public_url: str) -
 
 def _call(endpoint: Endpoint) -> Schema:
     """A program's call: its body belongs to the model server, so little is promised of it."""
-    fields: Schema = {"model": {"type": "string", "description": "A model's id or alias"}}
-    if endpoint.says_done:
-        fields["stream"] = {"type": "boolean", "description": "Answer as events, ended by `data: [DONE]`"}
-    body: Schema = {"type": "object", "required": ["model"], "properties": fields}
-    media = "multipart/form-data" if endpoint.form == "multipart" else JSON
+    fields: Schema = {"model": MODEL}
+    if endpoint.generates:
+        fields["stream"] = {"type": "boolean", "description": "Answer as events, as they come"}
+    if endpoint.form == "multipart":
+        extra = FORMS[endpoint.path]
+        required = ["model", *extra]
+        content: Schema = {"multipart/form-data": {"schema": _object({**fields, **extra}, required)}}
+    else:
+        content = {JSON: {"schema": _object(fields, ["model"]), "examples": examples_of(endpoint)}}
     kinds = [kind.decode() for kind in endpoint.media] if endpoint.media is not None else ["*/*"]
     answer = {"description": "The model server's own answer", "content": {kind: {} for kind in kinds}}
     return {
@@ -161,9 +167,13 @@ def _call(endpoint: Endpoint) -> Schema:
         "tags": ["calls"],
         "operationId": _operation_id("post", endpoint.path),
         "security": SECURITY["key"],
-        "requestBody": {"required": True, "content": {media: {"schema": body}}},
+        "requestBody": {"required": True, "content": content},
         "responses": {"200": answer, **ERRORS},
     }
+
+
+def _object(fields: Schema, required: Sequence[str]) -> Schema:
+    return {"type": "object", "required": list(required), "properties": fields}
 
 
 def _plain(route: Plain) -> Schema:
@@ -172,7 +182,7 @@ def _plain(route: Plain) -> Schema:
         "tags": [route.tag],
         "operationId": _operation_id("get", route.path),
         "security": SECURITY[route.access],
-        "parameters": _in_path(route.path),
+        "parameters": [{**one, "example": NO_MODEL} for one in _in_path(route.path)],
         "responses": {"200": {"description": "The answer", "content": {route.media: {}}}, **ERRORS},
     }
 

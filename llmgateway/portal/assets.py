@@ -1,5 +1,7 @@
 """The files that pages are made with: read once, named by what is in them, and kept by browsers for ever."""
 
+import asyncio
+import gzip
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ TYPES: Mapping[str, str] = {
     ".svg": "image/svg+xml",
 }
 FOR_EVER = "public, max-age=31536000, immutable"
+LEVEL = 6  # of what costs less time, it is the smallest within a hundredth
 
 
 class Asset(Struct, frozen=True):
@@ -26,12 +29,14 @@ class Asset(Struct, frozen=True):
 
 
 class Assets:
-    """`url_of["app.css"]` is where pages find it."""
+    """`url_of["app.css"]` is where pages find it. What a file is as gzip is found out when it is first asked
+    for: starting must not wait for that."""
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
         self._by_name: dict[str, Asset] = {}
+        self._zipped: dict[str, bytes] = {}
         self.url_of: dict[str, str] = {}
-        for path in sorted(directory.iterdir()):
+        for path in sorted(directory.rglob("*")):
             if path.suffix in TYPES:
                 body = path.read_bytes()
                 name = f"{path.stem}.{hashlib.sha256(body).hexdigest()[:12]}{path.suffix}"
@@ -39,8 +44,26 @@ class Assets:
                 self.url_of[path.name] = PREFIX + name
 
     async def serve(self, request: Request) -> Response:
-        asset = self._by_name.get(request.path_params["name"])
+        name = request.path_params["name"]
+        asset = self._by_name.get(name)
         if asset is None:
             raise NotFound("There is no such file.")
-        headers = {"content-type": asset.media_type, "cache-control": FOR_EVER}
-        return Response(asset.body, headers=headers)
+        headers = {"content-type": asset.media_type, "cache-control": FOR_EVER, "vary": "Accept-Encoding"}
+        if not takes_gzip(request.headers.get("accept-encoding", "")):
+            return Response(asset.body, headers=headers)
+        body = await self._as_gzip(name, asset)
+        return Response(body, headers={**headers, "content-encoding": "gzip"})
+
+    async def _as_gzip(self, name: str, asset: Asset) -> bytes:
+        if name not in self._zipped:
+            self._zipped[name] = await asyncio.to_thread(gzip.compress, asset.body, LEVEL, mtime=0)
+        return self._zipped[name]
+
+
+def takes_gzip(accepted: str) -> bool:
+    """By an Accept-Encoding: named, or meant by a star, and not with a weight of nothing."""
+    weights = {}
+    for part in accepted.lower().split(","):
+        coding, _, weight = part.partition(";")
+        weights[coding.strip()] = weight.replace(" ", "").removeprefix("q=").strip("0.") != "" or not weight
+    return weights.get("gzip", weights.get("*", False))

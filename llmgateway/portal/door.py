@@ -24,7 +24,7 @@ from llmgateway.portal.form import read_form
 from llmgateway.portal.origin import Origins
 from llmgateway.portal.page import Pages
 from llmgateway.portal.paths import path_to
-from llmgateway.portal.sessions import CSRF_HEADER, is_token
+from llmgateway.portal.sessions import CSRF_HEADER, Session, is_token
 from llmgateway.portal.visit import (
     Answer,
     Desk,
@@ -55,7 +55,8 @@ ELSEWHERE = later("This gateway is known by another address: %(url)s")
 class Place(Struct, frozen=True, kw_only=True):
     """An address and what is done there. `is_destination`: a visitor may be sent there by its name.
     `is_from_elsewhere`: forms of other sites come here; no session counts, what is brought must prove
-    itself. `is_before_terms`: also for who has not accepted the terms of use yet."""
+    itself. `is_before_terms`: also for who has not accepted the terms of use yet. `is_for_strangers`: also
+    while nobody can be recognised."""
 
     name: str
     path: str
@@ -65,6 +66,7 @@ class Place(Struct, frozen=True, kw_only=True):
     is_destination: bool = False
     is_from_elsewhere: bool = False
     is_before_terms: bool = False
+    is_for_strangers: bool = False
 
     def admits(self, user: User) -> bool:
         if self.needs == "admin":
@@ -141,10 +143,18 @@ class Door:
             return visit
         if request.method == "POST" and not house.origins.is_from_our_page(request):
             raise NotAllowed(NOT_OURS)
-        found = await house.desk.sessions.of(request)
+        found = await self._recognised(request)
         if found is None:
             return visit
         return msgspec.structs.replace(visit, session=found[0], user=found[1])
+
+    async def _recognised(self, request: Request) -> tuple[Session, User] | None:
+        try:
+            return await self._house.desk.sessions.of(request)
+        except Unavailable:
+            if self._place is None or not self._place.is_for_strangers:
+                raise
+            return None
 
     async def _with_form(self, visit: Visit) -> Visit:
         if self._place is not None and self._place.is_from_elsewhere:

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from llmgateway.domain.catalog import Model
 from llmgateway.domain.errors import NotFound
+from llmgateway.domain.people import User
 from llmgateway.portal.visit import Answer, Desk, Page, Visit
 from llmgateway.portal.words import later
 
@@ -34,6 +35,11 @@ async def show_one(desk: Desk, visit: Visit) -> Answer:
         if model.id == wanted:
             return Page("model.html", {"model": model, "condition": condition_of(desk, model)})
     raise NotFound(later("There is no such model, or you may not use it."))
+
+
+def for_trying(desk: Desk, user: User) -> list[Model]:
+    """Those that answer come first."""
+    return sorted(desk.visible_to(user), key=lambda model: condition_of(desk, model) == "down")
 
 
 def condition_of(desk: Desk, model: Model) -> Condition:

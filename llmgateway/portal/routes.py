@@ -29,6 +29,7 @@ from llmgateway.portal.visit import Show
 from llmgateway.portal.words import later
 
 ROOT = "/portal"
+REFERENCE = "/docs"
 KEY = f"{ROOT}/keys/{{id}}"
 
 
@@ -52,7 +53,8 @@ OWN: Sequence[Place] = (
     Place(name="model", path=f"{ROOT}/models/{{id:path}}", get=models.show_one),
     _page("playground", "/playground", playground.show),
     Place(name="playground-key", path=f"{ROOT}/playground/key", post=playground.issue_key),
-    _page("api", "/api", api.show),
+    Place(name="api", path=REFERENCE, get=api.show, needs="nobody", is_destination=True,
+          is_for_strangers=True),
     _page("account", "/account", account.show, account.change_profile),
     Place(name="account-password", path=f"{ROOT}/account/password", post=account.change_password),
     Place(name="account-session", path=f"{ROOT}/account/sessions", post=account.end_session),
@@ -86,7 +88,7 @@ LINKS: Sequence[Link] = (
     Link("usage", f"{ROOT}/usage", later("Usage"), "chart"),
     Link("models", f"{ROOT}/models", later("Models"), "cube"),
     Link("playground", f"{ROOT}/playground", later("Playground"), "chat"),
-    Link("api", f"{ROOT}/api", later("API"), "code"),
+    Link("api", REFERENCE, later("API"), "code"),
     Link("account", f"{ROOT}/account", later("Account"), "person"),
     *operators.LINKS,
 )
@@ -97,7 +99,7 @@ def routes(house: House, assets: Assets) -> list[BaseRoute]:
     nowhere = Door(house, None)
     return [
         Route("/", _to_the_portal),
-        Route("/request-viewer", _to_the_api),
+        *(Route(path, _to_the_api) for path in (f"{ROOT}/api", "/request-viewer")),
         Route(f"{PREFIX}{{name}}", assets.serve),
         *(Route(place.path, Door(house, place)) for place in house.places.values()),
         *(Route(path, nowhere) for path in (f"{ROOT}/{{rest:path}}", "/saml/{rest:path}")),
@@ -105,7 +107,7 @@ def routes(house: House, assets: Assets) -> list[BaseRoute]:
 
 
 async def _to_the_api(request: Request) -> Response:
-    return RedirectResponse(f"{ROOT}/api", 307)
+    return RedirectResponse(REFERENCE, 307)
 
 
 async def _to_the_portal(request: Request) -> Response:

@@ -11,7 +11,7 @@ async def test_files_are_named_by_what_is_in_them_and_kept_for_ever(browser: Bro
         assert answer.status_code == 200
         assert answer.headers["cache-control"] == FOR_EVER
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.content == (DIRECTORY / name).read_bytes()
+        assert answer.content == file(name)
         assert "set-cookie" not in answer.headers
 
 

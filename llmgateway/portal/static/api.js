@@ -1,52 +1,122 @@
-// Asks the API what the form says, with a key that this page alone holds, and shows the answer as it comes.
+// The reference: swagger-ui over /openapi.json. What it tries goes as whoever is signed in, unless a credential was
+// entered for it.
 "use strict";
 
-const place = document.querySelector("[data-api]");
-const one = (name) => place.querySelector(name);
-const what = one("#what"), body = one("#body"), send = one("[data-send]"), stop = one("[data-stop]");
-const told = one("[data-status]"), answer = one("[data-answer]"), words = one("[data-answer] code");
-let key = null, asking = null;
-place.hidden = false;
+const place = document.getElementById("reference");
+const { baseUrl, model, keyUrl } = place.dataset;
+const CREDENTIALS = ["authorization", "x-api-key", "api-key", "adminkey"];
+const FOR_PROGRAMS = /^\/(v1|extras)\//, FOR_OPERATORS = /^\/admin\//;
+let key = null;
 
-function show() {
-  const { body: text, method } = what.selectedOptions[0].dataset;
-  body.value = text;
-  body.hidden = method === "GET";
+// --- who asks ---
+
+function isBare(headers) {
+  return Object.keys(headers).every((name) => !CREDENTIALS.includes(name.toLowerCase()));
 }
 
-async function ask(signal) {
-  const { method, path } = what.selectedOptions[0].dataset;
-  key ??= await freshKey(place.dataset.keyUrl);
-  const began = performance.now();
-  const headers = { authorization: `Bearer ${key}`, "content-type": "application/json" };
-  const reply = await fetch(path, { method, signal, credentials: "omit", headers, body: method === "GET" ? null : body.value });
-  if (reply.status === 401) key = null;
-  answer.hidden = false;
-  words.textContent = "";
-  const isJson = (reply.headers.get("content-type") ?? "").startsWith("application/json");
-  const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let part = await reader.read(); !part.done; part = await reader.read()) words.textContent += part.value;
-  if (isJson) words.textContent = JSON.stringify(JSON.parse(words.textContent), null, 2);
-  const id = reply.headers.get("x-request-id") ?? "";
-  told.textContent = `${reply.status} · ${Math.round(performance.now() - began)} ms · ${id}`;
-}
-
-what.addEventListener("change", show);
-show();
-stop.addEventListener("click", () => asking?.abort());
-one("[data-try]").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  if (asking) return;
-  asking = new AbortController();
-  send.disabled = true;
-  stop.hidden = false;
-  told.textContent = "…";
-  try {
-    await ask(asking.signal);
-  } catch (error) {
-    told.textContent = asking.signal.aborted ? place.dataset.stopped : `${place.dataset.failed} ${error.message}`;
+async function asVisitor(request) {
+  if (request.loadSpec) return request;
+  const { pathname } = new URL(request.url, window.location.href);
+  request.credentials = "omit";
+  if (!keyUrl || !isBare(request.headers)) return request;
+  if (FOR_PROGRAMS.test(pathname)) {
+    key ??= await freshKey(keyUrl);
+    request.headers.authorization = `Bearer ${key}`;
+  } else if (FOR_OPERATORS.test(pathname)) {
+    request.credentials = "same-origin";
+    request.headers["x-csrf-token"] = document.querySelector("meta[name=csrf-token]").content;
   }
-  asking = null;
-  send.disabled = false;
-  stop.hidden = true;
+  return request;
+}
+
+function checked(response) {
+  if (response.status === 401) key = null;
+  return response;
+}
+
+// The page's key is not for copying: the curl line says where one's own goes.
+const shown = (found) => (state, path, method) => {
+  const request = found(path, method);
+  const stand = FOR_PROGRAMS.test(path) ? "YOUR_KEY" : FOR_OPERATORS.test(path) ? "ADMIN_KEY" : null;
+  if (!request || !stand || !isBare(request.get("headers")?.toObject() ?? {})) return request;
+  return request.setIn(["headers", "Authorization"], `Bearer ${stand}`);
+};
+
+// --- what is shown ---
+
+// Of this gateway's addresses the one in use, of the ways to give a key one, and in examples a model that the visitor
+// may call.
+const localised = (update) => (spec) => {
+  const { key, admin } = spec.components.securitySchemes;
+  const components = { ...spec.components, securitySchemes: { key, admin } };
+  const text = JSON.stringify({ ...spec, components, servers: [{ url: baseUrl }] });
+  return update(JSON.parse(text, (name, value) => {
+    if (name === "security" && Array.isArray(value)) return value.filter((one) => "key" in one || "admin" in one);
+    return value === "MODEL" && model ? model : value;
+  }));
+};
+
+// Long lists are closed at first.
+const opened = (isShown) => (state, thing, byDefault) =>
+  isShown(thing, byDefault && !["operators", "machines"].includes([thing].flat().at(-1)));
+
+// A link in a button is neither.
+const unlinked = (_, { React }) => ({ text }) => React.createElement("span", null, text);
+
+// The page itself says what swagger-ui's own layout would say at its head.
+function Reference({ specSelectors, getComponent }, { React: { createElement } }) {
+  const part = (name) => createElement(getComponent(name, true));
+  const isThere = specSelectors.loadingStatus() !== "loading" && specSelectors.specStr();
+  return createElement("div", { className: "swagger-ui" }, part("errors"),
+    ...(isThere ? ["AuthorizeBtnContainer", "operations", "Models"].map(part) : []));
+}
+
+const ours = (system) => ({
+  components: { Reference: (props) => Reference(props, system) },
+  wrapComponents: { DeepLink: unlinked },
+  statePlugins: {
+    spec: { wrapActions: { updateJsonSpec: localised }, wrapSelectors: { requestFor: shown } },
+    layout: { wrapSelectors: { isShown: opened } },
+  },
+});
+
+// What swagger-ui does not say to those who cannot see it.
+const UNSAID = [
+  ["textarea.body-param__text", "aria-label", "Request body"],
+  ["select.examples-select-element", "aria-label", "Example"],
+  ["pre.microlight", "tabindex", "0"],
+  [".close-modal", "aria-label", "Close"],
+];
+new MutationObserver(() => {
+  for (const [where, name, value] of UNSAID)
+    for (const one of place.querySelectorAll(`${where}:not([${name}])`)) one.setAttribute(name, value);
+  const dialog = place.querySelector(".modal-ux:not([role])");
+  dialog?.setAttribute("role", "dialog");
+  dialog?.setAttribute("aria-label", "Authorize");
+  dialog?.querySelector("input, button")?.focus();
+}).observe(place, { childList: true, subtree: true });
+place.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") place.querySelector(".close-modal")?.click();
+});
+
+const isDark = window.matchMedia("(prefers-color-scheme: dark)"), root = document.documentElement;
+const colour = () => root.classList.toggle("dark-mode", { auto: isDark.matches, dark: true }[root.dataset.theme] ?? false);
+isDark.addEventListener("change", colour);
+colour();
+
+SwaggerUIBundle({
+  domNode: place,
+  url: "/openapi.json",
+  layout: "Reference",
+  plugins: [ours],
+  requestInterceptor: asVisitor,
+  responseInterceptor: checked,
+  showMutatedRequest: false,
+  deepLinking: true,
+  persistAuthorization: false,
+  validatorUrl: null,
+  syntaxHighlight: false,
+  docExpansion: "list",
+  defaultModelsExpandDepth: 0,
+  displayRequestDuration: true,
 });
