@@ -63,6 +63,15 @@ const opened = (isShown) => (state, thing, byDefault) =>
 // A link in a button is neither.
 const unlinked = (_, { React }) => ({ text }) => React.createElement("span", null, text);
 
+// A sound would be asked for once more, by GET, to be played; the answer that is there can be kept.
+const kept = (Body, { React: { createElement, useMemo } }) => (props) => {
+  const { content, contentType } = props;
+  const isSound = content instanceof Blob && (contentType ?? "").startsWith("audio/");
+  const href = useMemo(() => (isSound ? URL.createObjectURL(content) : null), [content, isSound]);
+  if (!isSound) return createElement(Body, props);
+  return createElement("a", { href, download: `speech.${contentType.split(/[/;]/)[1]}` }, "Download");
+};
+
 // The page itself says what swagger-ui's own layout would say at its head.
 function Reference({ specSelectors, getComponent }, { React: { createElement } }) {
   const part = (name) => createElement(getComponent(name, true));
@@ -73,7 +82,7 @@ function Reference({ specSelectors, getComponent }, { React: { createElement } }
 
 const ours = (system) => ({
   components: { Reference: (props) => Reference(props, system) },
-  wrapComponents: { DeepLink: unlinked },
+  wrapComponents: { DeepLink: unlinked, responseBody: kept },
   statePlugins: {
     spec: { wrapActions: { updateJsonSpec: localised }, wrapSelectors: { requestFor: shown } },
     layout: { wrapSelectors: { isShown: opened } },
@@ -81,28 +90,38 @@ const ours = (system) => ({
 });
 
 // What swagger-ui does not say to those who cannot see it.
+function named(field) {
+  const { paramName, propertyName } = field.closest("tr").dataset;
+  return paramName ?? propertyName ?? "Value";
+}
+
 const UNSAID = [
-  ["textarea.body-param__text", "aria-label", "Request body"],
-  ["select.examples-select-element", "aria-label", "Example"],
-  ["pre.microlight", "tabindex", "0"],
-  [".close-modal", "aria-label", "Close"],
+  ["textarea.body-param__text", "aria-label", () => "Request body"],
+  ["select.examples-select-element", "aria-label", () => "Example"],
+  [".parameters-col_description :is(input, select, textarea)", "aria-label", named],
+  ["table.responses-table[id]", "aria-label", (one) => one.id.replaceAll("_", " ")],
+  ["pre.microlight", "tabindex", () => "0"],
+  [".close-modal", "aria-label", () => "Close"],
+  [".modal-ux", "aria-label", () => "Authorize"],
 ];
 new MutationObserver(() => {
   for (const [where, name, value] of UNSAID)
-    for (const one of place.querySelectorAll(`${where}:not([${name}])`)) one.setAttribute(name, value);
+    for (const one of place.querySelectorAll(`:is(${where}):not([${name}])`)) one.setAttribute(name, value(one));
   const dialog = place.querySelector(".modal-ux:not([role])");
   dialog?.setAttribute("role", "dialog");
-  dialog?.setAttribute("aria-label", "Authorize");
   dialog?.querySelector("input, button")?.focus();
 }).observe(place, { childList: true, subtree: true });
 place.addEventListener("keydown", (event) => {
   if (event.key === "Escape") place.querySelector(".close-modal")?.click();
 });
 
-const isDark = window.matchMedia("(prefers-color-scheme: dark)"), root = document.documentElement;
-const colour = () => root.classList.toggle("dark-mode", { auto: isDark.matches, dark: true }[root.dataset.theme] ?? false);
-isDark.addEventListener("change", colour);
-colour();
+const ofSystem = window.matchMedia("(prefers-color-scheme: dark)");
+const follow = () => {
+  const { classList, dataset } = document.documentElement;
+  classList.toggle("dark-mode", dataset.theme === "auto" ? ofSystem.matches : dataset.theme === "dark");
+};
+ofSystem.addEventListener("change", follow);
+follow();
 
 SwaggerUIBundle({
   domNode: place,
