@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +21,8 @@ TYPES: Mapping[str, str] = {
     ".svg": "image/svg+xml",
 }
 FOR_EVER = "public, max-age=31536000, immutable"
-LEVEL = 6  # of what costs less time, it is the smallest within a hundredth
+LEVEL = 6  # the best is not a hundredth smaller
+CODING = re.compile(r"(?:^|,)\s*([\w*-]+)\s*(?:;\s*q=([\d.]+))?\s*(?=,|$)")
 
 
 class Asset(Struct, frozen=True):
@@ -51,19 +53,17 @@ class Assets:
         headers = {"content-type": asset.media_type, "cache-control": FOR_EVER, "vary": "Accept-Encoding"}
         if not takes_gzip(request.headers.get("accept-encoding", "")):
             return Response(asset.body, headers=headers)
-        body = await self._as_gzip(name, asset)
-        return Response(body, headers={**headers, "content-encoding": "gzip"})
+        return Response(await self.zipped(name), headers={**headers, "content-encoding": "gzip"})
 
-    async def _as_gzip(self, name: str, asset: Asset) -> bytes:
+    async def zipped(self, name: str) -> bytes:
         if name not in self._zipped:
-            self._zipped[name] = await asyncio.to_thread(gzip.compress, asset.body, LEVEL, mtime=0)
+            body = self._by_name[name].body
+            self._zipped[name] = await asyncio.to_thread(gzip.compress, body, LEVEL, mtime=0)
         return self._zipped[name]
 
 
 def takes_gzip(accepted: str) -> bool:
-    """By an Accept-Encoding: named, or meant by a star, and not with a weight of nothing."""
-    weights = {}
-    for part in accepted.lower().split(","):
-        coding, _, weight = part.partition(";")
-        weights[coding.strip()] = weight.replace(" ", "").removeprefix("q=").strip("0.") != "" or not weight
-    return weights.get("gzip", weights.get("*", False))
+    """By an Accept-Encoding: named, or meant by a star, and with a weight that is not nothing."""
+    weights = dict(CODING.findall(accepted.lower()))
+    weight = weights.get("gzip", weights.get("*"))
+    return weight is not None and (weight == "" or weight.strip("0.") != "")

@@ -24,7 +24,7 @@ from llmgateway.portal.form import read_form
 from llmgateway.portal.origin import Origins
 from llmgateway.portal.page import Pages
 from llmgateway.portal.paths import path_to
-from llmgateway.portal.sessions import CSRF_HEADER, Session, is_token
+from llmgateway.portal.sessions import CSRF_HEADER, is_token
 from llmgateway.portal.visit import (
     Answer,
     Desk,
@@ -56,7 +56,7 @@ class Place(Struct, frozen=True, kw_only=True):
     """An address and what is done there. `is_destination`: a visitor may be sent there by its name.
     `is_from_elsewhere`: forms of other sites come here; no session counts, what is brought must prove
     itself. `is_before_terms`: also for who has not accepted the terms of use yet. `is_for_strangers`: also
-    while nobody can be recognised."""
+    where and while nobody can be recognised."""
 
     name: str
     path: str
@@ -136,25 +136,21 @@ class Door:
     async def _known(self, visit: Visit) -> Visit:
         """With the session, if there is one, and the form, if one was sent by a page of ours."""
         house, request = self._house, visit.request
+        is_for_strangers = self._place is not None and self._place.is_for_strangers
         if not house.origins.is_at_home(request):
+            if is_for_strangers:
+                return visit
             text = visit.words.gettext(ELSEWHERE) % {"url": house.origins.public_url}
             raise NotAllowed(text, code="misdirected")
         if self._place is not None and self._place.is_from_elsewhere:
             return visit
         if request.method == "POST" and not house.origins.is_from_our_page(request):
             raise NotAllowed(NOT_OURS)
-        found = await self._recognised(request)
-        if found is None:
-            return visit
-        return msgspec.structs.replace(visit, session=found[0], user=found[1])
-
-    async def _recognised(self, request: Request) -> tuple[Session, User] | None:
-        try:
-            return await self._house.desk.sessions.of(request)
-        except Unavailable:
-            if self._place is None or not self._place.is_for_strangers:
-                raise
-            return None
+        with suppress(*((Unavailable,) if is_for_strangers else ())):
+            found = await house.desk.sessions.of(request)
+            if found is not None:
+                return msgspec.structs.replace(visit, session=found[0], user=found[1])
+        return visit
 
     async def _with_form(self, visit: Visit) -> Visit:
         if self._place is not None and self._place.is_from_elsewhere:

@@ -3,7 +3,7 @@
 "use strict";
 
 const place = document.getElementById("reference");
-const { baseUrl, model, keyUrl } = place.dataset;
+const { model, keyUrl } = place.dataset;
 const CREDENTIALS = ["authorization", "x-api-key", "api-key", "adminkey"];
 const FOR_PROGRAMS = /^\/(v1|extras)\//, FOR_OPERATORS = /^\/admin\//;
 let key = null;
@@ -49,7 +49,7 @@ const shown = (found) => (state, path, method) => {
 const localised = (update) => (spec) => {
   const { key, admin } = spec.components.securitySchemes;
   const components = { ...spec.components, securitySchemes: { key, admin } };
-  const text = JSON.stringify({ ...spec, components, servers: [{ url: baseUrl }] });
+  const text = JSON.stringify({ ...spec, components, servers: [{ url: window.location.origin }] });
   return update(JSON.parse(text, (name, value) => {
     if (name === "security" && Array.isArray(value)) return value.filter((one) => "key" in one || "admin" in one);
     return value === "MODEL" && model ? model : value;
