@@ -19,11 +19,13 @@ TALLEST, MOST_BYTES, MOST_TOGETHER = 1500, 150_000, 4_000_000
 
 
 class Shot(NamedTuple):
-    """A page; those that are shown `everywhere` are taken dark and on a phone, too."""
+    """A page; those that are shown `everywhere` are taken dark and on a phone, too. It is there when what
+    `shows` selects is."""
 
     name: str
     path: str
     everywhere: bool = False
+    shows: str = "main"
 
 
 SHOTS: Sequence[Shot] = (
@@ -36,7 +38,7 @@ SHOTS: Sequence[Shot] = (
     Shot("requests", "/portal/requests"),
     Shot("models", "/portal/models", everywhere=True),
     Shot("model", "/portal/models/qwen3-32b"),
-    Shot("api", "/portal/api"),
+    Shot("api", "/docs", everywhere=True, shows=".opblock"),
     Shot("account", "/portal/account"),
     Shot("terms", "/portal/terms"),
     Shot("error", "/portal/nothing"),
@@ -152,6 +154,19 @@ async def played(browser: Browser, gateway: Gateway, state: Any) -> None:
             await take(shown, f"playground{look}")
 
 
+async def tried(browser: Browser, gateway: Gateway, state: Any) -> None:
+    """A call in the API's reference, with its answer."""
+    for look, options in LOOKS[:2]:
+        async with window(browser, gateway.url, storage_state=state, **options) as shown:
+            await shown.go("/docs")
+            call = shown.page.locator("#operations-calls-post_v1_chat_completions")
+            await call.locator(".opblock-summary-control").click()
+            await call.get_by_role("button", name="Try it out").click()
+            await call.get_by_role("button", name="Execute").click()
+            await call.locator(".live-responses-table").wait_for()
+            await take(shown, f"api-tried{look}")
+
+
 async def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     for old in PICTURES.glob("portal-*.png"):
@@ -165,6 +180,7 @@ async def main() -> None:
         await history(gateway, {"ann": own, **{user: key.id for user, key in keys.items()}})
         await gateway.restart()  # what was used counts towards limits from now on
         await played(browser, gateway, state)
+        await tried(browser, gateway, state)
         await refused(gateway, "ann")
         ids = {"key": own, "sofias": keys["sofia.ahonen"].id}
         async with streams(gateway, {user: key.secret for user, key in keys.items()}):
@@ -173,6 +189,7 @@ async def main() -> None:
                     for shot in SHOTS:
                         if not look or shot.everywhere:
                             await shown.go(shot.path.format(**ids))
+                            await shown.page.locator(shot.shows).first.wait_for()
                             await take(shown, f"{shot.name}{look}")
         async with window(browser, gateway.url) as shown:
             await shown.go("/portal/sign-in")
