@@ -10,22 +10,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI, AuthenticationError
 from playwright.async_api import Browser, expect
 
 from tests.lab.browser import Window, chromium, window
-from tests.lab.client import Request, chat
+from tests.lab.client import Request
 from tests.lab.gateway import Gateway
 from tests.lab.identity import new_pair
 from tests.lab.idp import GROUPS, SUBJECT, Idp, SamlIdp, SimpleSaml
+from tests.lab.waiting import eventually_answers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.service]
 
+MODEL = "qwen3-32b"
 CONFIG = f"""
 drain: 1
 drain_pause: 0
+portal: {{terms: {{version: "1", text: Be kind.}}}}
 sign_in: {{local: false}}
 models:
-  - {{id: qwen3-32b, targets: [{{provider: echo}}]}}
+  - {{id: {MODEL}, targets: [{{provider: echo}}]}}
 saml:
   certificates:
     - {{certificate: "${{file:sp.crt}}", key: "${{file:sp.key}}"}}
@@ -36,7 +40,7 @@ policy:
   rules:
     - {{name: staff, when: {{{GROUPS}: [staff]}}, grants: {{roles: [user], models: ["*"]}}}}
 """
-ALICE = "alice@example.org"
+ALICE, BOB = "alice@example.org", "bob@example.org"
 BUTTON = "text=Example University"
 NUMBERS = itertools.count(9_000)  # of databases on the Redis that all tests share
 PATIENCE_MS = 10_000
@@ -113,23 +117,50 @@ async def sign_in(
     if not has_scripts:
         await shown.page.click("[type=submit]:visible")
     await shown.page.wait_for_url(f"{campus.gateway.url}/**")
+    if "/portal/terms" in shown.page.url:
+        await shown.page.click("text=I accept these terms")
 
 
-@pytest.mark.parametrize("has_scripts", [True, False], ids=["scripts", "no-scripts"])
-async def test_somebody_signs_in_makes_a_key_calls_and_signs_out(
-    browser: Browser, campus: Campus, has_scripts: bool
+async def is_told_of_use(shown: Window) -> bool:
+    await shown.go("/portal/usage")
+    return await shown.page.locator("main table", has_text=MODEL).count() > 0
+
+
+async def is_refused(client: AsyncOpenAI) -> bool:
+    try:
+        await client.models.list()
+    except AuthenticationError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("who", "has_scripts"), [(ALICE, True), (BOB, False)], ids=["scripts", "no-scripts"])
+async def test_somebody_signs_in_accepts_makes_a_key_calls_revokes_it_and_signs_out(
+    browser: Browser, campus: Campus, who: str, has_scripts: bool
 ) -> None:
     gateway = campus.gateway
     async with visiting(browser, campus, java_script_enabled=has_scripts) as shown:
         page = shown.page
-        await sign_in(shown, campus, has_scripts=has_scripts)
+        await sign_in(shown, campus, who, has_scripts=has_scripts)
         await expect(page.locator("h1")).to_have_text("Hello, Alice Example")
+        await shown.go("/portal/terms")
+        await expect(page.locator("main")).to_contain_text("What you have accepted")
         await shown.go("/portal/keys/new")
         await page.fill("#f-name", "laptop")
         await page.click("main form .button")
         secret = await page.inner_text("#secret")
-        asked = Request("POST", "/v1/chat/completions", secret, json=chat("qwen3-32b"))
-        assert (await gateway.ask(asked)).status == 200
+        async with AsyncOpenAI(base_url=gateway.base_url, api_key=secret, max_retries=0) as client:
+            answer = await client.chat.completions.create(
+                model=MODEL, messages=[{"role": "user", "content": "Hello"}]
+            )
+            assert answer.choices[0].message.content
+            await eventually_answers(lambda: is_told_of_use(shown), "the usage appears")
+            await shown.go("/portal/keys")
+            await page.click("text=laptop")
+            await page.click("text=Revoke the key")
+            await page.click("text=Yes, revoke it")
+            await expect(page.get_by_role("status")).to_contain_text("The key is revoked.")
+            await eventually_answers(lambda: is_refused(client), "no worker takes the key any more", 1)
         cookies = await page.context.cookies(gateway.url)
         await page.click("text=Sign out")
         if not has_scripts and isinstance(campus.idp, SamlIdp):  # its answer is a form with a button
@@ -195,4 +226,7 @@ async def test_only_the_organisations_button_is_there(browser: Browser, campus: 
         assert await shown.violations() == []
         await shown.page.click(BUTTON)
         await campus.idp.fill_in(shown.page, ALICE, "staff")
+        await shown.page.wait_for_url(f"{campus.gateway.url}/portal/**")
+        if "/portal/terms" in shown.page.url:
+            await shown.page.click("text=I accept these terms")
         await shown.page.wait_for_url(f"{campus.gateway.url}/portal/keys")

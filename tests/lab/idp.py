@@ -137,7 +137,7 @@ class SimpleSaml(Idp):
         people = "".join(
             f""""{name}:{PASSWORD}" => ["{SUBJECT}" => ["{name}@example.org"], "{NAME}" => ["Alice Example"],
             "{MAIL}" => ["{name}@example.org"], "{GROUPS}" => ["{group}"]],"""
-            for name, group in (("alice", "staff"), ("mallory", "visitors"))
+            for name, group in (("alice", "staff"), ("bob", "staff"), ("mallory", "visitors"))
         )
         return {
             "config/config.php": f"""<?php $config = [
