@@ -1,10 +1,16 @@
-"""A bound in time that does not take a busy process for a server that is away."""
+"""Bounds in time that do not take a busy process for a server that is away."""
 
 import asyncio
 from types import TracebackType
 from typing import Self
 
 TURNS = 4  # of the event loop: what lies in the socket is read, and whoever waits for it goes on
+
+
+async def all_is_read() -> None:
+    """What lies in sockets by now."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
 
 
 class Patience:

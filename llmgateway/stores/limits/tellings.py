@@ -1,6 +1,5 @@
 """What Redis tells all workers: how a limit is shared out anew, whoever brought that about."""
 
-import asyncio
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 
@@ -9,9 +8,8 @@ import msgspec
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.stores.limits.grants import Shares, Spending
 from llmgateway.stores.limits.limiter_turn import CHANNEL, TELLINGS, UNTOLD, Reply, key_of
+from llmgateway.stores.patience import all_is_read
 from llmgateway.stores.redis import RedisState
-
-TURNS = 4  # of the event loop, to read what has come
 
 Telling = tuple[str, int, int, int]
 """Of a scope by its name: the telling's number, and what of each worker's share is used."""
@@ -34,8 +32,7 @@ class Tellings:
 
     async def catch_up(self) -> None:
         """What was told before Redis went may still lie in the socket: it is heeded first."""
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        await all_is_read()
 
     def answered(self, names: list[str], reply: Reply) -> None:
         """This worker's shares after a turn with these scopes."""
