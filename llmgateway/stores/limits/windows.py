@@ -6,7 +6,7 @@ in no minute more than the limit passes, and what is counted too long is less th
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -168,6 +168,17 @@ class Use:
         return wait
 
 
+class Together:
+    """The scopes that a key's calls come with, and their uses. In the period `begun` all sums hold all."""
+
+    __slots__ = ("begun", "scopes", "uses")
+
+    def __init__(self, scopes: tuple[Scope, ...], uses: Sequence[Use]) -> None:
+        self.scopes = scopes
+        self.uses = uses
+        self.begun: Period | None = None
+
+
 Held = tuple[Use, Part | None, Sums | None, Sums | None]
 """What a call has of one scope, and where it is counted."""
 
@@ -181,25 +192,30 @@ class Counts:
         self._wall = wall
         self._idle_at = self._sweep_at = idle_at
         self._uses: dict[ScopeKey, Use] = {}
+        self._known: dict[int, Together] = {}  # by the identity of the scopes, which are kept with it
         self._held: dict[str, tuple[Claim, list[Held]]] = {}
 
     def claim(self, claim: Claim, now: int, begins: Sequence[Begin] = ()) -> Answer:
-        uses = self._rolled(claim, now)
+        known = self._known.get(id(claim.scopes)) or self._meet(claim.scopes, now)
+        uses, period = known.uses, claim.period
+        _roll(uses, now - self._window)
         if begins:
             self._begin(claim, uses, begins)
-        if unknown := _unknown(claim, uses, begins):
-            return Answer(is_taken=False, unknown=unknown)
+        if known.begun is not period:
+            if unknown := _unknown(claim, uses, begins):
+                return Answer(is_taken=False, unknown=unknown)
+            known.begun = None if begins else period
         counted_until = self._window - now
         for use, scope in zip(uses, claim.scopes, strict=True):
             if not use.has_room(scope.limits, claim):
                 return Answer(is_taken=False, readings=self._refused(claim, uses, counted_until))
         self._take(claim, uses, now)
-        period = claim.period
         return Answer(is_taken=True, readings=[use.reading(period, counted_until) for use in uses])
 
     def look(self, claim: Claim, now: int, begins: Sequence[Begin] = ()) -> Answer:
         """As `claim`, but takes nothing."""
-        uses = self._rolled(claim, now)
+        uses = [self._use(scope) for scope in claim.scopes]
+        _roll(uses, now - self._window)
         if begins:
             self._begin(claim, uses, begins)
         if unknown := _unknown(claim, uses, begins):
@@ -275,17 +291,11 @@ class Counts:
             use = self._uses[scope.kind, scope.id] = Use()
         return use
 
-    def _rolled(self, claim: Claim, now: int) -> list[Use]:
-        if len(self._uses) >= self._sweep_at:
+    def _meet(self, scopes: tuple[Scope, ...], now: int) -> Together:
+        if max(len(self._uses), len(self._known)) >= self._sweep_at:
             self._forget_idle(now)
-        over, found, uses = now - self._window, self._uses, []
-        for scope in claim.scopes:
-            use = found.get((scope.kind, scope.id)) or self._use(scope)
-            parts = use.parts
-            if parts and parts[0].at <= over:
-                use.roll(over)
-            uses.append(use)
-        return uses
+        known = self._known[id(scopes)] = Together(scopes, [self._use(scope) for scope in scopes])
+        return known
 
     def _begin(self, claim: Claim, uses: Sequence[Use], begins: Sequence[Begin]) -> None:
         period = claim.period
@@ -332,7 +342,15 @@ class Counts:
         kept = {key: use for key, use in self._uses.items()
                 if use.places or (use.parts and use.parts[-1].at > over)}  # fmt: skip
         self._uses = kept
+        self._known.clear()
         self._sweep_at = max(self._idle_at, 2 * len(kept))
+
+
+def _roll(uses: Iterable[Use], over: int) -> None:
+    for use in uses:
+        parts = use.parts
+        if parts and parts[0].at <= over:
+            use.roll(over)
 
 
 def _whole(sums: Mapping[str, Sums], label: str) -> Sums | None:
