@@ -202,7 +202,8 @@ class Books:
 
     async def flush(self) -> None:
         """Redis forgets everything, when the ledger knows what it is to begin with again. Every worker gets
-        to say what it holds: what one held that dies before that is missing in the sums until their end."""
+        to say what it holds: what one held that dies before that is missing in the sums until their end. And
+        somebody asks before that has ended, else it is in the ledger, too, when the sums begin."""
         redis = Redis.from_url(self.redis_url)
         await redis.flushdb()
         await redis.aclose()
@@ -210,6 +211,8 @@ class Books:
             await worker.limiter.standings([ALICE], self._period)
         fleet = [worker.limiter for worker in self.workers.values()]
         await eventually(lambda: all(one.is_gathered for one in fleet), "all is said")
+        for limiter in fleet:
+            await limiter.standings([ALICE], self._period)
 
     # --- what must be true
 

@@ -29,6 +29,7 @@ GUARDS = {
     "control/names.py": ("tests/control/test_names.py",),
     "control/keys.py": (
         "tests/control/test_keys.py",
+        "tests/control/test_projects.py",
         "tests/control/test_people.py",
         "tests/portal/test_keys.py",
     ),
