@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from llmgateway.control.audit import Actor, AuditLine
 from llmgateway.control.erasure import Erasure
-from llmgateway.control.keys import OVERLAP, Issued, KeyChanges, KeyView, NewKey, key_view
+from llmgateway.control.keys import OVERLAP, Issued, KeyChanges, KeyView, NewKey, key_view, used_key_view
 from llmgateway.control.limits import LimitSet, subject_in
 from llmgateway.control.models import ModelEntry, model_view
 from llmgateway.control.moments import written
@@ -117,7 +117,7 @@ async def list_keys(desk: Desk, call: Call, asked: KeysAsk) -> Listed:
 
 async def get_key(desk: Desk, call: Call, asked: Nothing) -> object:
     key = await desk.control.keys.get(call.id)
-    return key_view(key, await desk.control.keys.last_used_at(key))
+    return used_key_view(key, await desk.control.keys.last_used_at(key))
 
 
 async def change_key(desk: Desk, call: Call, asked: KeyChanges) -> object:
@@ -292,10 +292,12 @@ async def audit_lines(desk: Desk, call: Call, asked: AuditAsk) -> Listed:
     return Listed(lines, page.next)
 
 
-async def providers(desk: Desk, call: Call, asked: Nothing) -> Listed:
+async def providers(desk: Desk, call: Call, asked: PageAsk) -> Listed:
     catalog = await desk.control.models.catalog()
     views: list[ReplicaView] = replica_views(catalog, desk.replicas(), desk.clock)
-    return Listed(views)
+    rest = [view for view in views if asked.after is None or view.address > asked.after]
+    page = rest[: asked.limit]
+    return Listed(page, page[-1].address if len(rest) > len(page) else None)
 
 
 async def config(desk: Desk, call: Call, asked: Nothing) -> object:

@@ -17,7 +17,7 @@ from llmgateway.admin.gate import Gate
 from llmgateway.admin.operations import Call, Desk, Nothing, Run
 from llmgateway.control.announcements import AnnouncementChanges, AnnouncementView, NewAnnouncement
 from llmgateway.control.audit import AuditLine
-from llmgateway.control.keys import KeyChanges, KeyView, NewKey
+from llmgateway.control.keys import KeyChanges, KeyView, NewKey, UsedKeyView
 from llmgateway.control.models import ModelEntry
 from llmgateway.control.people import NewUser, UserChanges, UserView
 from llmgateway.control.plain import plain
@@ -70,7 +70,7 @@ LIMITS, DEFAULT = "/admin/limits/{scope}/{id:path}", "/admin/limits/{scope}"
 ROUTES: Sequence[Operation] = (
     _new(KEYS, "Create a key; it is shown this once", do.create_key, NewKey, do.IssuedKey),
     _list(KEYS, "All keys, by id", do.list_keys, do.KeysAsk, KeyView),
-    _one("GET", KEY, "A key, with when it was last used", do.get_key, KeyView),
+    _one("GET", KEY, "A key, with when it was last used", do.get_key, UsedKeyView),
     _one("PATCH", KEY, "Change, suspend or resume a key", do.change_key, KeyView, asks=KeyChanges),
     _one("DELETE", KEY, "Revoke a key, for good", do.revoke_key, KeyView),
     _one("POST", f"{KEY}/rotate", "A new secret for a key; the old one stays valid for a while",
@@ -127,7 +127,8 @@ ROUTES: Sequence[Operation] = (
     _list("/admin/usage", "Sums of the ledger, as JSON or CSV", do.usage, UsageAsk, UsageView),
     _list("/admin/requests", "Records of the ledger, newest first", do.requests, RecordsAsk, dict[str, Any]),
     _list("/admin/audit", "The audit log, newest first", do.audit_lines, do.AuditAsk, AuditLine),
-    _list("/admin/providers", "All replicas, as one worker found them", do.providers, Nothing, ReplicaView),
+    _list("/admin/providers", "All replicas, as one worker found them",
+          do.providers, do.PageAsk, ReplicaView),
     _one("GET", "/admin/config", "All settings in force, secrets masked", do.config, dict[str, Any]),
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from llmgateway.settings import DEFAULT_CONFIG, BadSettings, ConfigWatch, Settin
 log = logging.getLogger(__name__)
 
 ECHO = Model(id="echo", targets=(Target(provider="echo", url="", model="echo"),), source="built-in")
-NEEDS_RESTART = ("stores", "max_body", "saml", "upstream_networks")  # of the file
+FIXED = ("currency", "stores", "max_body", "saml", "upstream_networks")  # of the file, until a restart
 
 
 def book_of(settings: Settings) -> LimitBook:
@@ -47,21 +47,25 @@ class InForce:
         )
 
     def take_over_changes(self) -> bool:
-        """Whether a new file is in force. A wrong one is complained about, and the old one stays."""
+        """Whether a new file is in force. One that is wrong, or changes what cannot change now, is complained
+        about, and the old one stays as a whole."""
         if not self._watch.changed():
             return False
         try:
             file = read_file(self._watch.path, of_this_process())
             changed = replace(self.settings, config=self._watch.path).with_file(file)
+            self._refuse_fixed(changed)
         except BadSettings as bad:
             fields = {"complaints": bad.complaints}
             log.error("the changed configuration file is not taken over", extra={"fields": fields})  # noqa: TRY400
             return False
-        before, after = self.settings.file, changed.file
-        later = [name for name in NEEDS_RESTART if getattr(before, name) != getattr(after, name)]
         self.settings = changed
         self.version += 1
         log.info("the changed configuration file is taken over", extra={"fields": {"version": self.version}})
-        if later:
-            log.warning("some changes need a restart", extra={"fields": {"settings": later}})
         return True
+
+    def _refuse_fixed(self, changed: Settings) -> None:
+        before, after = self.settings.file, changed.file
+        differing = [name for name in FIXED if getattr(before, name) != getattr(after, name)]
+        if differing:
+            raise BadSettings([f"{name}: it has changed, which takes a restart" for name in differing])

@@ -31,9 +31,11 @@ Row = dict[str, Any]
 
 
 async def check(arguments: Arguments) -> int:
-    """Wrong settings never come here: they are complained about before."""
-    async with opened(arguments) as here:
-        rows = await asyncio.gather(*checks_of(here))
+    try:
+        async with opened(arguments) as here:
+            rows = await asyncio.gather(*checks_of(here))
+    except BadSettings as bad:
+        rows = [await _row("settings", "", partial(_bad, complaint)) for complaint in bad.complaints]
     say_rows(rows, COLUMNS, as_json=arguments.as_json)
     trouble = [row for row in rows if not row["fine"]]
     if not arguments.as_json:

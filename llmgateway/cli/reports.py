@@ -6,11 +6,14 @@ from llmgateway.cli.opened import opened
 from llmgateway.cli.options import Arguments
 from llmgateway.cli.printing import counted, say, say_fields, say_rows
 from llmgateway.control.reports import UsageAsk, csv_of, usage_view
+from llmgateway.domain.errors import InvalidRequest
 
 SUMS = ("requests", "prompt", "completion", "cached", "reasoning", "total", "cost")
 
 
 async def usage(arguments: Arguments) -> int:
+    if arguments.as_csv and arguments.as_json:
+        raise InvalidRequest("Choose one of --csv and --json.")
     ask = UsageAsk(start=arguments.start, end=arguments.end, by=arguments.by, tz=arguments.tz)
     async with opened(arguments) as here:
         report = await here.control.reports.usage(ask)

@@ -66,10 +66,15 @@ class KeyView(Struct, frozen=True, kw_only=True):
     limits: Limits
     created_at: datetime
     expires_at: datetime | None
-    last_used_at: datetime | None
     state: str
     purpose: Purpose
     previous_until: datetime | None
+
+
+class UsedKeyView(KeyView, frozen=True, kw_only=True):
+    """One key; in lists the ledger is not asked when each was last used."""
+
+    last_used_at: datetime | None
 
 
 class Issued(Struct, frozen=True):
@@ -79,11 +84,18 @@ class Issued(Struct, frozen=True):
     token: Secret
 
 
-def key_view(key: Key, last_used_at: datetime | None = None) -> dict[str, Any]:
+def key_view(key: Key) -> dict[str, Any]:
     """As JSON."""
-    fields = {name: getattr(key, name) for name in KeyView.__struct_fields__ if name != "prefix"}
-    fields["last_used_at"] = last_used_at or key.last_used_at
-    return view_of(KeyView(prefix=f"{PREFIX}_{key.id}", **fields))
+    return view_of(KeyView(**_shown(key)))
+
+
+def used_key_view(key: Key, last_used_at: datetime | None) -> dict[str, Any]:
+    return view_of(UsedKeyView(**_shown(key), last_used_at=last_used_at))
+
+
+def _shown(key: Key) -> dict[str, Any]:
+    names = KeyView.__struct_fields__
+    return {"prefix": f"{PREFIX}_{key.id}"} | {n: getattr(key, n) for n in names if n != "prefix"}
 
 
 class Keys:

@@ -11,8 +11,8 @@ JSON, SSE = b"application/json", b"text/event-stream"
 class Endpoint(Struct, frozen=True):
     """`form`: where the model's name stands. `has_tokens`: it is paid by the token, so usage is counted where
     the upstream says none. `generates`: its answer is made of tokens, too. `counts_stream`: a stream takes
-    `stream_options.include_usage`. `says_done`: a complete stream ends with `data: [DONE]`. `media`: the
-    types of a good answer; None: any but a web page."""
+    `stream_options.include_usage`. `says_done`: a complete stream ends with `data: [DONE]`; `last_events`:
+    or with an event of one of these types. `media`: the types of a good answer; None: any but a web page."""
 
     path: str
     summary: str
@@ -21,6 +21,7 @@ class Endpoint(Struct, frozen=True):
     generates: bool = False
     counts_stream: bool = False
     says_done: bool = False
+    last_events: tuple[str, ...] = ()
     media: tuple[bytes, ...] | None = (JSON, SSE)
 
     def takes(self, content_type: bytes) -> bool:
@@ -51,7 +52,13 @@ ENDPOINTS = {
             says_done=True,
         ),
         Endpoint("/v1/embeddings", "Embedding vectors", has_tokens=True),
-        Endpoint("/v1/responses", "Responses, whole or streamed", has_tokens=True, generates=True),
+        Endpoint(
+            "/v1/responses",
+            "Responses, whole or streamed",
+            has_tokens=True,
+            generates=True,
+            last_events=("response.completed", "response.incomplete", "response.failed", "error"),
+        ),
         Endpoint("/v1/moderations", "Moderation"),
         Endpoint("/v1/rerank", "Documents ranked by a query"),
         Endpoint("/v1/score", "Similarity scores"),

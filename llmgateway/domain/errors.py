@@ -172,10 +172,12 @@ class UpstreamFailed(UpstreamError):
     """`reason` is a short stable word for attempts and metrics: connect, reset, protocol, status_502, ..."""
 
     def __init__(
-        self, message: str, *, reason: str, code: str | None = None, retry_after: float | None = None
-    ) -> None:
+        self, message: str, *, reason: str, code: str | None = None, retry_after: float | None = None,
+        should_retry: bool | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(message, code=code, retry_after=retry_after)
         self.reason = reason
+        self.should_retry = should_retry
 
 
 class UpstreamTimeout(UpstreamError):

@@ -293,6 +293,10 @@ class Evidence(Protocol):
 
     def text(self) -> str: ...
 
+    @property
+    def pulse(self) -> bytes:
+        """What may be said to the caller while the upstream says nothing; b"" where nothing may."""
+
 
 class Translation(Evidence, Protocol):
     """Reads a stream of a provider while it passes, and gives what goes on to the caller.

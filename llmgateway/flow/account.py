@@ -24,6 +24,7 @@ from llmgateway.domain.ports import Caller, Clock, Evidence, Journal
 from llmgateway.domain.pricing import FREE, cost_of
 from llmgateway.flow.count import Count
 from llmgateway.flow.vigil import Vigil
+from llmgateway.wire.sse import KEEPALIVE
 
 StatusOf = Callable[[GatewayError], int]
 Sink = Callable[[Record], None]
@@ -70,6 +71,7 @@ class Line:
             self._price(NO_TOKENS, "none")  # limits are charged with what the record says
             raise
         self._vigil.followers.append(self)
+        self._vigil.line = self
         return self
 
     async def __aexit__(
@@ -103,6 +105,10 @@ class Line:
             so_far = Tokens(tokens_in(len(self._ask.body)), tokens_in(evidence.said))
             self._price(evidence.tokens or so_far, "estimated")
             self._account.journal.progress([self._record])
+
+    @property
+    def pulse(self) -> bytes:
+        return KEEPALIVE if self.evidence is None else self.evidence.pulse
 
     # --- closing ---
 

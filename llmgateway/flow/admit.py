@@ -18,6 +18,7 @@ from llmgateway.domain.ports import Caller
 from llmgateway.domain.pricing import FREE, cost_of
 from llmgateway.flow.prompts import Prompts
 from llmgateway.flow.vigil import Vigil
+from llmgateway.wire.jsonhead import output_field
 
 CAPACITY, MEMORY = "capacity", "memory"  # of this process
 MAX_WAITING, MAX_WAIT = "max_waiting", "max_wait"  # of a model
@@ -164,7 +165,7 @@ class Admit:
         if ask.max_output is not None and model.max_output is not None and ask.max_output > model.max_output:
             raise InvalidRequest(
                 f"This model gives at most {model.max_output} tokens; fewer can be asked for.",
-                param="max_tokens",
+                param=output_field(ask.body),
             )
         return Permit(self, caller, ask, principal, model, vigil)
 

@@ -11,6 +11,7 @@ from llmgateway.domain.catalog import Model, Target
 from llmgateway.domain.endpoints import ENDPOINTS, SSE
 from llmgateway.domain.errors import (
     ClientGone,
+    GatewayError,
     UpstreamError,
     UpstreamFailed,
     UpstreamRefused,
@@ -72,7 +73,7 @@ class Passage:
             try:
                 await self._open(target)
             except UpstreamError as error:
-                self._abandon(error)
+                self._break_off(error)
                 if (
                     number == len(targets)
                     or number == ATTEMPTS
@@ -80,8 +81,8 @@ class Passage:
                     or not _may_go_elsewhere(error)
                 ):
                     raise
-            except BaseException:
-                self._close()
+            except BaseException as error:
+                self._break_off(error)
                 raise
             else:
                 self._line.answered_at = now()
@@ -91,12 +92,12 @@ class Passage:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        if isinstance(error, UpstreamError):
-            self._abandon(error)
-        else:
+        if error is None or self._line.ended_at:  # what happens after the answer's end is not this try's
             self._close()
+        else:
+            self._break_off(error)
 
-    def _abandon(self, error: UpstreamError) -> None:
+    def _break_off(self, error: BaseException) -> None:
         status, seconds = (
             self._reply.status if self._reply else 0,
             self._relay.clock.monotonic() - self._began,
@@ -134,6 +135,8 @@ class Passage:
             raise UpstreamFailed(
                 "The model server compressed its answer, which was not asked for.", reason="encoding"
             )
+        if self._caller.started and not content_type.startswith(SSE):
+            raise UpstreamFailed("The model server did not answer with a stream.", reason="type")
         if content_type.startswith(SSE):
             self._translation = self._line.evidence = dialect.stream(self._ask, target)
             await self._await_first_event(reply, self._translation)
@@ -283,9 +286,11 @@ def _may_go_elsewhere(error: UpstreamError) -> bool:
     return True
 
 
-def _reason(error: UpstreamError) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, UpstreamTimeout):
         return f"timeout_{error.phase}"
     if isinstance(error, UpstreamRefused):
         return f"status_{error.status}"
-    return error.reason if isinstance(error, UpstreamFailed) else error.code
+    if isinstance(error, UpstreamFailed):
+        return error.reason
+    return error.code if isinstance(error, GatewayError) else "interrupted"

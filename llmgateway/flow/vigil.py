@@ -34,6 +34,13 @@ class Advancing(Protocol):
     def advance(self) -> None: ...
 
 
+class Speaking(Protocol):
+    """Knows what may be said while the upstream is silent."""
+
+    @property
+    def pulse(self) -> bytes: ...
+
+
 class Tasks(Protocol):
     """A task group that outlives the call."""
 
@@ -47,7 +54,7 @@ class Vigil:
 
     __slots__ = (
         "_caller", "_drains", "_silent_since", "_streams", "_task", "_watch", "_watchers", "_writes",
-        "caller_left", "due", "followers", "interruption", "model", "record", "waited",
+        "caller_left", "due", "followers", "interruption", "line", "model", "record", "waited",
     )  # fmt: skip
 
     def __init__(self, watch: "Watch", caller: Caller, model: Model, *, streams: bool) -> None:
@@ -63,6 +70,7 @@ class Vigil:
         self.interruption: GatewayError | None = None
         self.caller_left = False
         self.followers: list[Advancing] = []
+        self.line: Speaking | None = None
         self.model = model.id
         self.record: Record | None = None
         self.waited = 0.0
@@ -75,6 +83,7 @@ class Vigil:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._watch.calls.discard(self)
         self.followers.clear()  # no cycle: what a call leaves behind is freed at once, not by the collector
+        self.line = None
         for watcher in self._watchers:
             watcher.cancel()
         task, self._task = self._task, None
@@ -118,9 +127,12 @@ class Vigil:
         self.due = now + min(LOOK_SECONDS, max(PERIOD, self._silent_since + self._watch.keepalive - now))
 
     def _say_something(self) -> None:
+        pulse = KEEPALIVE if self.line is None else self.line.pulse
+        if not pulse:
+            return
         if not self._caller.started:
             self._caller.start(200, STREAM_HEADERS)
-        rest = self._caller.write(KEEPALIVE)
+        rest = self._caller.write(pulse)
         self._writes = self._caller.writes
         if rest is not None:
             self._look_after(_finish(rest))

@@ -55,7 +55,10 @@ class Echo:
         }
 
     def answer(self, request: UpstreamRequest) -> Answer:
-        answer = self._answers.get(request.path, _refuse)
+        answer = self._answers.get(request.path)
+        if answer is None:
+            message = "This model does not serve this endpoint."
+            return Refusal(message, status=404, code="unsupported_endpoint").answer
         try:
             asked = _object(request.body)
             stamp = Stamp(request.request_id, int(self._now().timestamp()), str(asked.get("model", "echo")))
@@ -171,11 +174,6 @@ def _embedding(text: str, size: int, *, as_base64: bool) -> list[float] | bytes:
 
 def _count(asked: Json, stamp: Stamp) -> Answer:
     return _whole({"count": sum(map(count, _strings(asked, "input")))})
-
-
-def _refuse(asked: Json, stamp: Stamp) -> Answer:
-    message = f"The model '{stamp.model}' does not serve this endpoint."
-    raise Refusal(message, status=404, code="unsupported_endpoint")
 
 
 # --- inside ---

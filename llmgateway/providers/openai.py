@@ -19,7 +19,10 @@ from llmgateway.providers.openai_stream import OpenAIStream
 from llmgateway.providers.openai_usage import OpenAIAnswer, error_of
 from llmgateway.wire import jsonhead
 
-KEPT = {400, 404, 409, 413, 422, 429}  # the caller's to see, as they are
+KEPT: Mapping[int, str] = {  # the caller's to see; with these codes where the server has none of its own
+    400: "invalid_value", 404: "not_found", 409: "conflict", 413: "request_too_large", 422: "invalid_value",
+    429: "rate_limit_exceeded",
+}  # fmt: skip
 CODES = {408: 504, 502: 502, 503: 503, 504: 504, 529: 503}
 MAX_RETRY_AFTER = 60.0
 
@@ -43,6 +46,7 @@ class OpenAI:
         return OpenAIStream(
             choices=ask.choices,
             says_done=endpoint.says_done,
+            last_events=endpoint.last_events,
             hides_usage=endpoint.counts_stream and not ask.wants_usage,
             strips_usage=bool(target.continuous_usage) and not ask.wants_continuous_usage,
         )
@@ -58,7 +62,7 @@ class OpenAI:
                 error.message or f"The model server refused the request with status {status}.",
                 status=status,
                 param=error.param,
-                code=error.code or ("rate_limit_exceeded" if status == 429 else "invalid_value"),
+                code=error.code if error.code and not error.code.isdigit() else KEPT[status],
                 retry_after=retry_after,
             )
         if status in (401, 403):
@@ -66,6 +70,7 @@ class OpenAI:
                 "The model server did not accept the gateway's credential.",
                 reason=f"status_{status}",
                 code="upstream_auth",
+                should_retry=False,  # the next try has the same credential
             )
         if status in CODES:
             code = {503: "overloaded", 504: "upstream_timeout"}.get(CODES[status], "upstream_error")

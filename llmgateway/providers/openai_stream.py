@@ -10,7 +10,7 @@ from msgspec import Struct
 from llmgateway.domain.call import Tokens
 from llmgateway.domain.errors import UpstreamError, UpstreamFailed, UpstreamRefused
 from llmgateway.providers.openai_usage import ErrorText, error_from, listed, tokens_of, words_of_message
-from llmgateway.wire.sse import DONE, EventSplitter, EventTooLarge, data_of, events
+from llmgateway.wire.sse import DONE, KEEPALIVE, SOFT_KEEPALIVE, EventSplitter, EventTooLarge, data_of, events
 
 FOLD_AT = 4096  # bytes of events that are kept before they are folded to their text
 _TYPES = {
@@ -44,6 +44,7 @@ _decode = msgspec.json.Decoder().decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _is_number = re.compile(r"[0-9]+").fullmatch
 _holds_usage = re.compile(rb'"usage"\s*:\s*\{').search
+_holds_id = re.compile(rb"(?:^|[\r\n])id(?=[:\r\n])").search
 
 
 class OpenAIStream:
@@ -53,13 +54,18 @@ class OpenAIStream:
     """
 
     __slots__ = (
-        "_begun", "_choices", "_finished", "_hides_usage", "_kept", "_kept_size", "_said_before",
-        "_says_done", "_splitter", "_strips_usage", "_words", "error", "is_done", "said", "tokens",
+        "_begun", "_choices", "_finished", "_has_ended", "_has_ids", "_hides_usage", "_kept", "_kept_size",
+        "_last_events", "_said_before", "_says_done", "_splitter", "_strips_usage", "_words", "error",
+        "is_done", "said", "tokens",
     )  # fmt: skip
 
-    def __init__(self, *, choices: int, says_done: bool, hides_usage: bool, strips_usage: bool) -> None:
+    def __init__(
+        self, *, choices: int, says_done: bool, last_events: tuple[str, ...], hides_usage: bool,
+        strips_usage: bool,
+    ) -> None:  # fmt: skip
         self._choices = choices
         self._says_done = says_done
+        self._last_events = last_events
         self._hides_usage = hides_usage
         self._strips_usage = strips_usage
         self._splitter = EventSplitter()
@@ -69,6 +75,7 @@ class OpenAIStream:
         self._said_before: list[str] = []
         self._begun: set[int] = set()
         self._finished: set[int] = set()
+        self._has_ended = self._has_ids = False
         self.said = 0
         self.tokens: Tokens | None = None
         self.error: UpstreamError | None = None
@@ -95,13 +102,18 @@ class OpenAIStream:
 
     def end(self) -> bytes:
         out = self.feed(b"\n\n") if self._splitter.rest else b""
-        if not self._says_done or self.is_done or self.error is not None:
+        if self.is_done or self.error is not None:
             return out
         self._fold()
-        if len(self._finished) < self._choices:
+        if not self._is_whole():
             raise UpstreamFailed("The model server ended its stream early.", reason="cut")
-        self.is_done = True
+        self.is_done = self._says_done
         return out
+
+    def _is_whole(self) -> bool:
+        if self._says_done:
+            return len(self._finished) >= self._choices
+        return self._has_ended or not self._last_events
 
     def _doubt(self) -> None:
         """A last word without usage: a server that was interrupted says it, too, with its answer half
@@ -114,6 +126,13 @@ class OpenAIStream:
     @property
     def last(self) -> bytes:
         return DONE if self._says_done else b""
+
+    @property
+    def pulse(self) -> bytes:
+        """Once an event had an id, openai-python takes every blank line for an event, so the comment goes
+        without."""
+        self._fold()
+        return SOFT_KEEPALIVE if self._has_ids else KEEPALIVE
 
     def text(self) -> str:
         self._fold()
@@ -173,6 +192,7 @@ class OpenAIStream:
 
     def _fold_unusual(self, run: bytes) -> None:
         """Anything that is not plain chat: other line ends, tool calls, reasoning, completions, comments."""
+        self._has_ids = self._has_ids or _holds_id(run) is not None
         for event in events(run):
             try:
                 chunk = _decode(data_of(event))
@@ -188,8 +208,11 @@ class OpenAIStream:
                     self._say(words)
                 if isinstance(choice.get("index", 0), int):
                     self._follow(choice.get("index", 0), is_finished=bool(choice.get("finish_reason")))
-        if chunk.get("type") == "response.output_text.delta" and isinstance(chunk.get("delta"), str):
+        kind = chunk.get("type")
+        if kind == "response.output_text.delta" and isinstance(chunk.get("delta"), str):
             self._say(chunk["delta"])
+        elif kind in self._last_events:
+            self._has_ended = True
 
     def _follow(self, index: int, *, is_finished: bool) -> None:
         self._begun.add(index)

@@ -131,6 +131,10 @@ class OpenAIAnswer:
     def text(self) -> str:
         return "".join(_words(_members(self._body)))
 
+    @property
+    def pulse(self) -> bytes:
+        return b""  # nothing belongs between the pieces of one JSON object
+
 
 def _members(body: bytes) -> dict[str, Any]:
     """The top level of an answer; empty where it is no JSON object."""

@@ -70,13 +70,16 @@ class Replicas:
         return replica
 
     def order(self, targets: Sequence[Target]) -> Sequence[Target]:
-        """The least busy of those that are up first, the given order among equals; those that are down
-        last."""
-        return sorted(targets, key=self._rank)
+        """By preference, the given order; of the replicas of one model the least busy first. Those that are
+        down last."""
+        first: dict[tuple[str, str], int] = {}
+        for place, target in enumerate(targets):
+            first.setdefault((target.provider, target.model), place)
+        return sorted(targets, key=lambda target: self._rank(target, first[target.provider, target.model]))
 
-    def _rank(self, target: Target) -> tuple[bool, float]:
+    def _rank(self, target: Target, preference: int) -> tuple[bool, float, int]:
         replica = self.of(target)
-        return (False, replica.in_flight) if replica.is_up else (True, replica.ejected_until)
+        return (False, preference, replica.in_flight) if replica.is_up else (True, replica.ejected_until, 0)
 
     def seen(self) -> dict[str, Replica]:
         return dict(self._by_url)

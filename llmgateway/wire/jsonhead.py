@@ -62,6 +62,13 @@ def read_head(body: bytes) -> Head:
     return _read(body, _decode_head)
 
 
+def output_field(body: bytes) -> str | None:
+    """Which member asks for a longest answer: each generation of the API has another name for it."""
+    head = _decode_head(body)
+    names = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+    return next((name for name in names if getattr(head, name)), None)
+
+
 def prompts_in(head: Head) -> int:
     """How many answers a completion is asked for at once: several prompts have one each, and a list of
     numbers is one prompt."""

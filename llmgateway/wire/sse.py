@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keep-alive\n\n"
+SOFT_KEEPALIVE = b": keep-alive\n"  # becomes part of the next event
 MAX_EVENT = 4 * 1024 * 1024  # bytes of one event that are held while its end is awaited
 
 # A blank line: a line's end right after a line's end. A CR at the very end of what is there may be half a

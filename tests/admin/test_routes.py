@@ -89,7 +89,7 @@ async def test_a_keys_life(client: httpx.AsyncClient, desk: Desk) -> None:
     assert created["prefix"] == f"lgw_{created['id']}"
     assert token.startswith(created["prefix"] + "_")
     assert token.endswith(created["hint"])
-    assert (await client.get(path)).json() == created
+    assert (await client.get(path)).json() == {**created, "last_used_at": None}
     assert (await desk.call(token)).models == frozenset({"qwen3-32b"})
 
     changed = await client.patch(
@@ -385,6 +385,8 @@ async def test_providers_and_config(client: httpx.AsyncClient) -> None:
         "state": "up",
         "ejected_until": None,
     }
+    assert (await client.get("/admin/providers?limit=1")).json() == {"data": [replica], "next": None}
+    assert (await client.get(f"/admin/providers?after={replica['address']}")).json()["data"] == []
     assert (await client.get("/admin/config")).json() == {"settings": {"ADMIN_KEY": "***"}}
 
 

@@ -74,16 +74,22 @@ def test_shares_and_rules_are_taken_over_without_a_restart(settings: Settings, c
     assert [rule.name for rule in in_force.configuration().policy.rules] == ["r"]
 
 
-def test_what_needs_a_restart_is_told(
+def test_what_needs_a_restart_is_told_and_nothing_of_the_file_is_taken_over(
     settings: Settings, config: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     rewrite(config, "max_body: 1MiB\n")
     assert taken_over(InForce(settings)) is False  # it was there from the start
     in_force = InForce(settings)
-    rewrite(config, "max_body: 2MiB\n# changed\n")
+    rewrite(config, f"max_body: 2MiB\ncurrency: USD\n{MODEL}")
+    assert not taken_over(in_force)
+    assert in_force.settings == settings
+    assert caplog.records[-1].__dict__["fields"]["complaints"] == [
+        "currency: it has changed, which takes a restart",
+        "max_body: it has changed, which takes a restart",
+    ]
+    rewrite(config, f"max_body: {settings.max_body}B\n{MODEL}")
     assert taken_over(in_force)
-    assert caplog.records[-1].__dict__["fields"] == {"settings": ["max_body"]}
 
 
 def test_without_a_file_nothing_changes(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,9 +31,13 @@ def test_a_model_server_that_is_away_is_trouble(run: Run, config: Path) -> None:
 def test_wrong_settings_are_told_all_at_once(run: Run, config: Path) -> None:
     config.write_text("currency: euros\nmodells: []\n")
     code, said = run("check")
-    assert code == 2
+    assert code == 1
     assert "currency" in said
     assert "modells" in said
+    assert "2 of 2 parts are in trouble." in said
+    code, said = run("check", "--json")
+    rows = json.loads(said)["data"]
+    assert (code, [(row["part"], row["fine"]) for row in rows]) == (1, [("settings", False)] * 2)
 
 
 RULE = "{name: r, when: everybody, grants: {roles: [user], models: ['*']}}"

@@ -56,3 +56,9 @@ def test_the_log_of_changes_is_whole_or_says_where_it_is_not(ask: Ask, run: Run,
     code, said = run("audit", "verify")
     assert code == 1
     assert "broken" in said
+
+
+def test_one_format_at_a_time(run: Run) -> None:
+    code, said = run("usage", "--csv", "--json")
+    assert code == 2
+    assert "Choose one of --csv and --json." in said

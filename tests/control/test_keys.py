@@ -69,7 +69,6 @@ async def test_what_people_see_of_a_key(desk: Desk) -> None:
         "limits": {"tokens_per_day": 5},
         "created_at": "2026-11-20T12:00:00Z",
         "expires_at": "2026-12-01T02:00:00Z",
-        "last_used_at": None,
         "state": "active",
         "purpose": "programs",
         "previous_until": None,

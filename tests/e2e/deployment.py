@@ -60,7 +60,7 @@ BREAKING = (
     "http10",
 )
 HOLDING = ("hold-after-0", "hold-after-1", *(f"hold-after-{k}~hang" for k in range(7)))
-SCRIPTED = tuple(f"scripted-{number}" for number in range(8))
+SCRIPTED = tuple(f"scripted-{number}" for number in range(10))
 MODELS = ANSWERING + REFUSING + FLAKY + BREAKING + HOLDING + SCRIPTED
 
 # What only a file can say. `keepalive` is short, so comment frames may stand between any two events.

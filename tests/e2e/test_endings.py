@@ -97,6 +97,8 @@ async def test_r_acc_02_a_hang_up_at_every_event(tenant: Tenant, hang_up: HangUp
         k = call.completion_tokens
         expected = ("client_gone", 200 if k else 499, WORDS, k, "counted")
         assert figures(records[f"hold-after-{k}~hang"]) == expected, records
+        (attempt,) = records[f"hold-after-{k}~hang"]["attempts"]
+        assert (attempt["status"], attempt["reason"]) == (200, "interrupted")
 
 
 async def test_a_hang_up_at_done_is_no_hang_up(tenant: Tenant) -> None:
@@ -284,6 +286,23 @@ async def test_r_fault_02_an_error_after_a_comment_is_an_event(tenant: Tenant) -
         assert error["error"]["code"] == "upstream_timeout"
         assert await connection.event() == b""
     assert figures(await tenant.record()) == ("timeout", 200, 0, 0, "none")
+
+
+async def test_r_fault_12_json_after_a_comment_is_an_error_event(tenant: Tenant) -> None:
+    """Once the stream has begun for the caller, an answer that is none cannot be passed on."""
+
+    async def late(x: Exchange) -> None:
+        await asyncio.sleep(0.9)
+        await x.head(content_type="application/json")
+        await x.piece(b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}')
+        await x.end()
+
+    tenant.upstream.script("scripted-9", late)
+    answer = await tenant.ask("scripted-9", stream=True)
+    assert answer.body.startswith(COMMENT)
+    assert data_of(answer.events)[-1]["error"]["code"] == "upstream_error"
+    record = await tenant.record()
+    assert (record["outcome"], record["attempts"][0]["reason"]) == ("upstream_error", "type")
 
 
 # --- replicas

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
 
 from tests.e2e.deployment import CHAT, Tenant, figures
 from tests.lab.breaking import BETWEEN_PARTS, split_at
@@ -149,3 +150,30 @@ async def test_r_fault_06_comments_stand_between_events_only(tenant: Tenant) -> 
     said = [end.end() for end in EVENT_END.finditer(SAID)]
     at = answer.body.index(b": keep-alive")
     assert at in (0, *said), "the first comment stands where an event ends"
+
+
+async def test_comments_after_an_id_are_no_events_to_the_sdk(tenant: Tenant) -> None:
+    """openai-python keeps the last id, and takes every blank line after it for an event without data."""
+    events = [b"id: %d\n" % n + chunk({"content": f"{n} "}) for n in range(3)]
+
+    async def slow(x: Exchange) -> None:
+        await x.head(content_type=SSE)
+        for event in events:
+            await x.piece(event)
+            await asyncio.sleep(0.9)
+        await x.piece(chunk({}, reason="stop"))
+        await x.done()
+        await x.end()
+
+    tenant.upstream.script("scripted-8", slow)
+    answer = await tenant.ask("scripted-8", stream=True)
+    assert answer.body.count(b": keep-alive\n") >= 2
+    whole = b"".join(events) + chunk({}, reason="stop") + DONE
+    assert answer.body.replace(b": keep-alive\n", b"") == whole
+    client = AsyncOpenAI(base_url=tenant.gateway.base_url, api_key=tenant.key.secret)
+    async with client:
+        stream = await client.chat.completions.create(
+            model="scripted-8", messages=[{"role": "user", "content": "hi"}], stream=True
+        )
+        said = [chunk.choices[0].delta.content async for chunk in stream]
+    assert said == ["0 ", "1 ", "2 ", None]

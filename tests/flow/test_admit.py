@@ -67,7 +67,17 @@ def told(stage: Stage) -> dict[str, int]:
     return {limit: count for limit, count in stage.admit.refusals.items() if count}
 
 
-@pytest.mark.parametrize(("more", "param"), [({"choices": 3}, "n"), ({"max_output": 11}, "max_tokens")])
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"choices": 3}, "n"),
+        ({"max_output": 11, "body": b'{"model":"m","max_tokens":11}'}, "max_tokens"),
+        (
+            {"max_output": 11, "body": b'{"model":"m","max_tokens":null,"max_completion_tokens":11}'},
+            "max_completion_tokens",
+        ),
+    ],
+)
 async def test_asking_for_too_much(background: Background, more: dict[str, Any], param: str) -> None:
     stage = Stage(background, GOOD, served=BOUNDED)
     with pytest.raises(InvalidRequest) as refused:

@@ -111,10 +111,20 @@ def test_the_client_s_own_mistakes_are_told_in_the_server_s_words() -> None:
     assert (error.message, error.param, error.code) == ("too long", "messages", "context_length_exceeded")
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "invalid_value"), (404, "not_found"), (413, "request_too_large"), (429, "rate_limit_exceeded")],
+)
+def test_numbers_are_no_codes(status: int, code: str) -> None:
+    """vLLM has the status there."""
+    assert refusal(status, b'{"error":{"message":"x","code":%d}}' % status).code == code
+    assert refusal(status, b'{"error":{"message":"x","code":"own_word"}}').code == "own_word"
+
+
 def test_r_fault_13_the_words_about_our_credential_stay_here() -> None:
     error = refusal(401, b'{"error":{"message":"Incorrect API key provided: sk-secret"}}')
     assert isinstance(error, UpstreamFailed)
-    assert error.code == "upstream_auth"
+    assert (error.code, error.should_retry) == ("upstream_auth", False)
     assert "sk-secret" not in error.message
     assert "<html>" not in refusal(500, b"<html>at /srv/app.py</html>").message
 

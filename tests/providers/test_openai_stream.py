@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from llmgateway.domain.call import Tokens
+from llmgateway.domain.endpoints import ENDPOINTS
 from llmgateway.domain.errors import UpstreamFailed
 from llmgateway.edge.errors import status_of
 from llmgateway.providers.openai_stream import OpenAIStream
-from llmgateway.wire.sse import MAX_EVENT
+from llmgateway.wire.sse import KEEPALIVE, MAX_EVENT
 
 DONE = b"data: [DONE]\n\n"
 USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
@@ -17,7 +18,14 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
 
 def stream(**more: Any) -> OpenAIStream:
     return OpenAIStream(
-        **{"choices": 1, "says_done": True, "hides_usage": True, "strips_usage": False, **more}
+        **{
+            "choices": 1,
+            "says_done": True,
+            "last_events": (),
+            "hides_usage": True,
+            "strips_usage": False,
+            **more,
+        }
     )
 
 
@@ -215,3 +223,57 @@ def test_r_fault_09_an_event_without_end_is_refused() -> None:
     reader = stream()
     with pytest.raises(UpstreamFailed, match="cannot be relayed"):
         reader.feed(b"x" * (MAX_EVENT + 1))
+
+
+# --- endpoints without [DONE]
+
+RESPONSES = ENDPOINTS["/v1/responses"].last_events
+
+
+def response_event(kind: str, **more: Any) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n".encode()
+
+
+BEGUN = response_event("response.created", response={}) + response_event(
+    "response.output_text.delta", delta="Hej"
+)
+
+
+@pytest.mark.parametrize("kind", RESPONSES)
+def test_a_response_is_whole_when_it_says_how_it_ended(kind: str) -> None:
+    reader = stream(says_done=False, last_events=RESPONSES)
+    last = response_event(kind, response={"status": "x"})
+    assert reader.feed(BEGUN + last) == BEGUN + last
+    assert (reader.end(), reader.last, reader.text()) == (b"", b"", "Hej")
+
+
+def test_a_response_that_just_stops_was_cut() -> None:
+    reader = stream(says_done=False, last_events=RESPONSES)
+    assert reader.feed(BEGUN) == BEGUN
+    with pytest.raises(UpstreamFailed) as cut:
+        reader.end()
+    assert cut.value.reason == "cut"
+
+
+def test_a_stream_without_any_last_word_ends_where_it_ends() -> None:
+    reader = stream(says_done=False)
+    assert reader.feed(BEGUN) == BEGUN
+    assert reader.end() == b""
+
+
+# --- while nothing comes
+
+
+@pytest.mark.parametrize("line", [b"id: 7\n", b"id:7\r\n", b"id\n"])
+def test_after_an_id_the_comment_ends_no_event(line: bytes) -> None:
+    reader = stream()
+    reader.feed(SAID)
+    assert reader.pulse == KEEPALIVE
+    reader.feed(line + event(chunk("x")))
+    assert reader.pulse == b": keep-alive\n"
+
+
+def test_what_only_looks_like_an_id_is_none() -> None:
+    reader = stream()
+    reader.feed(event(chunk("\nid: 7\n")) + b"identity: 1\ndata: {}\n\n" + b": id: 7\n\n")
+    assert reader.pulse == KEEPALIVE

@@ -34,6 +34,17 @@ def test_the_least_busy_is_asked_first(replicas: Replicas) -> None:
     assert replicas.order([A, B, C]) == [C, B, A]
 
 
+def test_a_fallback_waits_for_the_replicas_before_it_to_fail(replicas: Replicas) -> None:
+    vendor = Target(url="https://vendor.example/v1", model="m-large")
+    replicas.of(A).in_flight = replicas.of(B).in_flight = 100
+    assert replicas.order([A, vendor, B]) == [A, B, vendor]
+    assert replicas.order([vendor, A]) == [vendor, A]
+    fail(replicas.of(A))
+    assert replicas.order([A, vendor, B]) == [B, vendor, A]
+    fail(replicas.of(B))
+    assert replicas.order([A, vendor, B]) == [vendor, A, B]
+
+
 def test_a_few_failures_are_forgiven(replicas: Replicas) -> None:
     replica = replicas.of(A)
     for _ in range(10):

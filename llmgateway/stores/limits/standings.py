@@ -139,15 +139,18 @@ def refusal(claim: Claim, readings: Sequence[Reading], now: Callable[[], datetim
 def _refusing(claim: Claim, read: Sequence[tuple[Reading, Sequence[Standing]]]) -> Iterator[_Refusing]:
     for reading, standings in read:
         for standing in standings:
-            need, wait = _need(claim, standing), 0.0
-            if standing.name == "requests_per_minute":
-                wait = reading.requests_wait / 1000
-            elif standing.name == "tokens_per_minute":
-                wait = reading.tokens_wait / 1000
-            elif standing.name == "concurrent_requests" and not standing.limit:
-                wait = -1.0
+            need = _need(claim, standing)
             if standing.used + need > standing.limit:
-                yield _Refusing(standing, need, wait)
+                yield _Refusing(standing, need, _wait(reading, standing, need))
+
+
+def _wait(reading: Reading, standing: Standing, need: int) -> float:
+    """Until there may be room: -1 for ever, 0 where nobody can tell."""
+    if standing.name == "requests_per_minute":
+        return reading.requests_wait / 1000
+    if standing.name == "tokens_per_minute":
+        return reading.tokens_wait / 1000
+    return -1.0 if need > standing.limit else 0.0
 
 
 def _need(claim: Claim, standing: Standing) -> int:
@@ -159,11 +162,12 @@ def _need(claim: Claim, standing: Standing) -> int:
 def _message(refusing: _Refusing, period: Period, money: Money) -> Iterator[str]:
     standing, need = refusing.standing, refusing.need
     whose, name = WHOSE[standing.scope.kind], standing.name
+    shown = money if name == "cost_per_month" else str
     if refusing.wait < 0 and standing.limit:
-        yield f"This request may take up to {need} tokens, and {_lower(whose)} {name} is {standing.limit}:"
+        most = f"cost up to {money(need)}" if name == "cost_per_month" else f"take up to {need} tokens"
+        yield f"This request may {most}, and {_lower(whose)} {name} is {shown(standing.limit)}:"
         yield "it never has room. Shorten the request, or ask for less with max_tokens."
         return
-    shown = money if name == "cost_per_month" else str
     yield f"{whose} {name} is reached: {shown(standing.used)} of {shown(standing.limit)} used"
     if name in ("requests_per_minute", "concurrent_requests"):
         yield "now." if name == "concurrent_requests" else "in the last minute."

@@ -221,6 +221,24 @@ class LimiterContract:
         assert "19.50 units of 20.00 units used" in error.message
         assert "up to 0.750001 units" in error.message
 
+    @pytest.mark.parametrize(
+        ("limits", "tokens", "cost", "words"),
+        [
+            ({"tokens_per_day": 100}, 101, 0,
+             "take up to 101 tokens, and your limit tokens_per_day is 100"),
+            ({"cost_per_month": 5_000_000}, 1, 5_000_001,
+             "cost up to 5.000001 units, and your limit cost_per_month is 5.00 units"),
+        ],
+    )  # fmt: skip
+    async def test_what_no_budget_has_room_for(
+        self, limiter: Limiter, limits: dict[str, int], tokens: int, cost: int, words: str
+    ) -> None:
+        """The next day would not help."""
+        error = await refused(limiter, claim("1", limited(**limits), tokens=tokens, cost=cost))
+        assert isinstance(error, BudgetSpent)
+        assert f"This request may {words}: it never has room." in error.message
+        assert "It begins anew" not in error.message
+
     async def test_what_waiting_does_not_help_is_said_first(self, limiter: Limiter, wait: Pass) -> None:
         alice = limited(requests_per_minute=1, concurrent_requests=1, tokens_per_day=10)
         key = limited("key", "k1", requests_per_minute=1)
