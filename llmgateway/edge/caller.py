@@ -100,7 +100,7 @@ class HttpCaller:
             body=body,
             wants_usage=options is not None and options.include_usage is True,
             wants_continuous_usage=options is not None and options.continuous_usage_stats is True,
-            max_output=head.max_completion_tokens or head.max_tokens or head.max_output_tokens,
+            max_output=_greatest(head.max_tokens, head.max_completion_tokens, head.max_output_tokens),
             choices=max(head.n or 1, head.best_of or 1),
             prompts=1 if not head.prompt else prompts_in(head),
         )
@@ -215,6 +215,11 @@ def _info_of(headers: dict[bytes, bytes]) -> ClientInfo:
         version=version.decode("ascii") if _WORD(version) else None,
         retry=int(retry) if retry.isdigit() and len(retry) < 4 else 0,
     )
+
+
+def _greatest(*given: int | None) -> int | None:
+    """The endpoint decides which of its names a server obeys."""
+    return max([value for value in given if value], default=None)
 
 
 def _refuse_other_media(content_type: bytes) -> None:

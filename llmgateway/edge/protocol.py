@@ -8,6 +8,7 @@ bounds heads and unread bodies, and answers what is not HTTP in OpenAI's shape. 
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from itertools import chain
 from secrets import token_hex
 from typing import Any, cast
@@ -48,8 +49,8 @@ class ClientConnection(asyncio.Protocol):
     tick_seconds = 2.5
 
     __slots__ = (
-        "_app", "_app_state", "_client", "_current", "_drained", "_headers", "_hosts", "_is_deaf",
-        "_is_in_head", "_is_tls", "_mute", "_outbox", "_parser", "_phase", "_queue", "_server",
+        "_app", "_app_state", "_client", "_current", "_drained", "_headers", "_is_deaf", "_is_in_head",
+        "_is_tls", "_last_read", "_mute", "_outbox", "_parser", "_phase", "_queue", "_read", "_server",
         "_server_state", "_since", "_timer", "_transport", "_unread", "_url", "is_full", "loop",
     )  # fmt: skip
 
@@ -73,10 +74,10 @@ class ClientConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._phase, self._since = "idle", 0.0
         self._mute = self._unread = 0
+        self._read = self._last_read = 0  # bytes since, and with, the piece in which the request began
         self._is_in_head = self._is_deaf = False
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._hosts = 0
         self.is_full = False
 
     @property
@@ -116,7 +117,9 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._phase == "body":
             self._since = min(self.loop.time(), self._since + len(data) / BODY_RATE)
-        self._mute += len(data)
+        self._last_read = len(data)
+        self._mute += self._last_read
+        self._read += self._last_read
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -197,7 +200,8 @@ class ClientConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url = b""
         self._headers = []
-        self._mute = self._hosts = 0
+        self._mute = 0
+        self._read = self._last_read
         self._is_in_head = True
         if self._current is None:
             self._enter("head")
@@ -208,23 +212,18 @@ class ClientConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._is_in_head:  # a trailer is no header
             return
-        name = name.lower()
-        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            raise Unacceptable(400, "The only transfer coding of this server is 'chunked'.")
-        self._hosts += name == b"host"
-        self._headers.append((name, value))
+        self._headers.append((name.lower(), value))
         if len(self._headers) > MAX_HEADERS:
             raise Unacceptable(431, LARGE_HEAD)
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, self._headers
-        if len(self._url) + sum(map(len, chain.from_iterable(headers))) > MAX_HEAD:
+        if self._read > MAX_HEAD and len(self._url) + sum(map(len, chain.from_iterable(headers))) > MAX_HEAD:
             raise Unacceptable(431, LARGE_HEAD)
         version = parser.get_http_version()
         if parser.should_upgrade() or version not in ("1.1", "1.0"):
             raise Unacceptable(400, "This server speaks HTTP/1.1 only.")
-        if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
-            raise Unacceptable(400, "A request names one host.")
+        _refuse_ambiguity(headers, version)
         self._is_in_head = False
         path, raw_path, query = _target(self._url)
         scope = {
@@ -338,6 +337,18 @@ class ClientConnection(asyncio.Protocol):
         )
         self.write(head % (STATUS_LINES[error.status], token_hex(16).encode("ascii"), len(body)) + body)
         self._part()
+
+
+def _refuse_ambiguity(headers: Sequence[tuple[bytes, bytes]], version: str) -> None:
+    """What two servers might read as two different requests."""
+    named = dict(headers)
+    if b"transfer-encoding" in named and not all(
+        value.strip().lower() == b"chunked" for name, value in headers if name == b"transfer-encoding"
+    ):
+        raise Unacceptable(400, "The only transfer coding of this server is 'chunked'.")
+    is_twice = len(named) < len(headers) and sum(name == b"host" for name, _ in headers) > 1
+    if is_twice or (b"host" not in named and version == "1.1"):
+        raise Unacceptable(400, "A request names one host.")
 
 
 def _target(url: bytes) -> tuple[str, bytes, bytes]:

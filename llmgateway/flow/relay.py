@@ -1,9 +1,12 @@
 """Step 5: bytes up, bytes down. The next target is tried only while nothing has been sent to the caller."""
 
 import asyncio
+import json
+import re
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol, Self
 
+import msgspec
 from msgspec.structs import replace
 
 from llmgateway.domain.call import Ask
@@ -25,7 +28,12 @@ MAX_REFUSAL = 64 * 1024  # bytes of an error's body that are read
 MAX_WHOLE = 1024 * 1024  # bytes of an answer that are read before the first of them is passed on
 UNCOUNTED_SECONDS = 600.0  # another server may take over an address
 CALLER_SECONDS = 60.0  # how long a caller may take to read what is waiting for it
+EDGE = 64  # bytes of a piece in which the beginning of a usage may hide
 _KEPT_HEADERS = (b"content-type", b"content-disposition", b"openai-processing-ms", b"openai-version")
+
+
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_first_value = json.JSONDecoder().raw_decode
 
 
 class Notes(Protocol):
@@ -181,14 +189,18 @@ class Passage:
     async def _deliver_long(self, reply: Reply) -> None:
         self._caller.start(200, _kept(reply.headers))
         await self._send(self._body)
-        tail = Tail(self._body)
+        usage = UsageSeeker(self._body)
 
         def pass_on(data: bytes) -> Awaitable[None] | None:
-            tail.feed(data)
+            usage.feed(data)
             return self._write(data)
 
-        await reply.pour(pass_on)
-        self._line.evidence = self._relay.dialects[self._target.provider].answer(tail.usage_object())
+        try:
+            await reply.pour(pass_on)
+        finally:
+            said = self._relay.dialects[self._target.provider].answer(usage.object)
+            if said.tokens is not None:  # else the words of the beginning are all that is known
+                self._line.evidence = said
 
     async def _deliver_stream(self, reply: Reply, translation: Translation) -> None:
         if not self._caller.started:
@@ -249,21 +261,32 @@ class Relay:
         self.uncounted[target.url] = self.clock.monotonic() + UNCOUNTED_SECONDS
 
 
-class Tail:
-    """The end of an answer that is too long to be read whole: where its usage stands."""
+class UsageSeeker:
+    """Finds the usage of an answer that is too long to be read whole. It need not stand at the end: vLLM puts
+    the probabilities of the prompt behind it."""
 
     SIZE = 16 * 1024
 
     def __init__(self, data: bytes) -> None:
-        self._end = data[-self.SIZE :]
+        self._edge = self._found = b""
+        self.feed(data)
 
     def feed(self, data: bytes) -> None:
-        self._end = (self._end + data)[-self.SIZE :]
+        if self._found and len(self._found) < self.SIZE:
+            self._found += data[: self.SIZE]
+        held = self._edge + data
+        for usage in _USAGE.finditer(held):  # the last one counts
+            self._found = held[usage.end() - 1 :][: self.SIZE]
+        self._edge = held[-EDGE:]
 
-    def usage_object(self) -> bytes:
-        """The last `usage` member as an object of its own, to be read like a whole answer."""
-        at = self._end.rfind(b'"usage"')
-        return b"{" + self._end[at:].rstrip() if at >= 0 else b"{}"
+    @property
+    def object(self) -> bytes:
+        """The `usage` member as an object of its own, to be read like a whole answer."""
+        try:
+            usage, _ = _first_value(self._found.decode("utf-8", "replace"))
+        except ValueError:
+            return b"{}"
+        return msgspec.json.encode({"usage": usage})
 
 
 def _kept(headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:

@@ -140,7 +140,7 @@ class Vigil:
     async def _notice_hang_up(self) -> None:
         await self._caller.gone()
         self.caller_left = True
-        if not self._drains:
+        if not self._drains or self.record is None:  # in the queue of a model nothing is billed yet
             self.interrupt(ClientGone("The client closed the connection."))
 
     def _look_after(self, work: Coroutine[Any, Any, None]) -> None:

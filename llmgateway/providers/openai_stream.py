@@ -44,6 +44,7 @@ _decode = msgspec.json.Decoder().decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _is_number = re.compile(r"[0-9]+").fullmatch
 _holds_usage = re.compile(rb'"usage"\s*:\s*\{').search
+_is_delta = re.compile(r"response\.(?!audio\.delta).+\.delta").fullmatch  # all text but sound
 _holds_id = re.compile(rb"(?:^|[\r\n])id(?=[:\r\n])").search
 
 
@@ -209,7 +210,7 @@ class OpenAIStream:
                 if isinstance(choice.get("index", 0), int):
                     self._follow(choice.get("index", 0), is_finished=bool(choice.get("finish_reason")))
         kind = chunk.get("type")
-        if kind == "response.output_text.delta" and isinstance(chunk.get("delta"), str):
+        if isinstance(kind, str) and _is_delta(kind) and isinstance(chunk.get("delta"), str):
             self._say(chunk["delta"])
         elif kind in self._last_events:
             self._has_ended = True

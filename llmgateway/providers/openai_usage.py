@@ -1,6 +1,7 @@
 """What OpenAI-shaped answers say of usage, of errors, and in words. Nothing of a stranger's is believed
 unchecked."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -35,6 +36,12 @@ class _WithUsage(Struct):
 
 
 _decode = msgspec.json.Decoder().decode
+_decode_text = msgspec.json.Decoder(str).decode
+_said = re.compile(
+    rb'"(?:reasoning_content|reasoning|content|refusal|text|arguments)"\s*:\s*'
+    rb'"([^"\\]*(?:\\(?:[^u]|u[0-9a-fA-F]{4})[^"\\]*)*)',
+    re.DOTALL,
+).finditer
 _decode_usage = msgspec.json.Decoder(_WithUsage).decode
 
 
@@ -129,7 +136,8 @@ class OpenAIAnswer:
         return len(self.text())
 
     def text(self) -> str:
-        return "".join(_words(_members(self._body)))
+        members = _members(self._body)
+        return "".join(_words(members) if members else _words_of_beginning(self._body))
 
     @property
     def pulse(self) -> bytes:
@@ -154,6 +162,16 @@ def _words(answer: dict[str, Any]) -> Iterator[str]:
             for part in listed(item, "content"):
                 if isinstance(part, dict) and isinstance(part.get("text"), str):
                     yield part["text"]
+
+
+def _words_of_beginning(body: bytes) -> Iterator[str]:
+    """Of an answer of which only the beginning is known."""
+    for said in _said(body):
+        text = said[1].decode("utf-8", "ignore")  # its end may be half a letter
+        try:
+            yield _decode_text(f'"{text}"')
+        except msgspec.DecodeError:  # half a pair of surrogates
+            yield text
 
 
 def listed(members: dict[str, Any], name: str) -> list[Any]:

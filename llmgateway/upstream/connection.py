@@ -272,7 +272,7 @@ class Connection(asyncio.Protocol):
         if self._head_done:  # a second answer: nobody's, and the connection is not used again
             self._keeps_alive = False
             return
-        if sum(map(len, chain.from_iterable(self.headers.items()))) > MAX_HEAD:
+        if self._head_bytes > MAX_HEAD and _size_of(self.headers) > MAX_HEAD:
             self._distrust(_LARGE_HEAD)
             return
         self.status = status
@@ -367,3 +367,7 @@ class Connection(asyncio.Protocol):
         self._reset()
         self.due = self._now() + IDLE_SECONDS
         self._owner.give_back(self)
+
+
+def _size_of(headers: dict[bytes, bytes]) -> int:
+    return sum(map(len, chain.from_iterable(headers.items())))

@@ -17,7 +17,11 @@ from msgspec import Meta, Raw, Struct
 from llmgateway.domain.errors import InvalidJson, InvalidRequest, shown
 
 MAX_DEPTH = 128
-MAX_MESSAGES, MAX_TOOLS, MAX_STOPS = 20_000, 2_000, 1_000
+MAX_MESSAGES, MAX_TOOLS, MAX_STOPS, MAX_PROMPTS = 20_000, 2_000, 1_000, 2_048
+# What a body may be made of. Text may be as long as the body; it is the number of values that takes time: a
+# second for each megabyte of brackets, in which nobody else is served.
+MAX_STRINGS, MAX_CONTAINERS, MAX_COMMAS = 100_000, 50_000, 500_000
+SURELY_FEW = 100_000  # bytes that cannot hold more
 
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # exact in every JSON parser behind us
 T = TypeVar("T")
@@ -62,11 +66,11 @@ def read_head(body: bytes) -> Head:
     return _read(body, _decode_head)
 
 
-def output_field(body: bytes) -> str | None:
-    """Which member asks for a longest answer: each generation of the API has another name for it."""
+def output_field(body: bytes) -> str:
+    """Which member asks for the longest answer: each generation of the API has another name for it."""
     head = _decode_head(body)
     names = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-    return next((name for name in names if getattr(head, name)), None)
+    return max(names, key=lambda name: getattr(head, name) or 0)
 
 
 def prompts_in(head: Head) -> int:
@@ -76,7 +80,10 @@ def prompts_in(head: Head) -> int:
     if not prompt.startswith(b"["):
         return 1
     parts = _decode_list(prompt)
-    return sum(bytes(part).lstrip()[:1] in (b'"', b"[") for part in parts) or 1
+    prompts = sum(bytes(part).lstrip()[:1] in (b'"', b"[") for part in parts) or 1
+    if prompts > MAX_PROMPTS:
+        raise InvalidRequest(f"A request may have at most {MAX_PROMPTS} prompts.", param="prompt")
+    return prompts
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -86,6 +93,8 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 def _read(body: bytes, decode: Callable[[bytes], T]) -> T:
     try:
+        if len(body) > SURELY_FEW:
+            _refuse_many(body)
         found = decode(body)
         _refuse_ambiguity(body)
     except msgspec.ValidationError as error:
@@ -109,6 +118,31 @@ def change(body: bytes, changes: dict[str, Any]) -> bytes:
     return _encode(_decode_members(body) | changes)
 
 
+def _refuse_many(body: bytes) -> None:
+    """Before anything is decoded. Brackets and commas in texts do not count, which is looked at only where
+    there are suspiciously many."""
+    if _exceeds(body) and (_unescaped(body).count(b'"') > 2 * MAX_STRINGS or _exceeds(_without_texts(body))):
+        raise InvalidRequest("The request body has more values than a request can need.")
+
+
+def _exceeds(body: bytes) -> bool:
+    return (
+        body.count(b'"') > 2 * MAX_STRINGS
+        or body.count(b"{") + body.count(b"[") > MAX_CONTAINERS
+        or body.count(b",") > MAX_COMMAS
+    )
+
+
+def _without_texts(body: bytes) -> bytes:
+    """Every text as a pair of quotes, where the body is JSON."""
+    return b'""'.join(_unescaped(body).split(b'"')[::2])
+
+
+def _unescaped(body: bytes) -> bytes:
+    """The quotes that are left begin and end texts."""
+    return body.replace(rb"\\", b"").replace(rb"\"", b"")
+
+
 def _refuse_ambiguity(body: bytes) -> None:
     if _is_deep(body):
         raise RecursionError
@@ -121,20 +155,12 @@ def _is_deep(body: bytes) -> bool:
     recursion."""
     if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return False
-    brackets = body.translate(None, _NOT_BRACKETS)
+    brackets = _without_texts(body).translate(None, _NOT_BRACKETS)
     for _ in range(MAX_DEPTH):
         if not brackets:
             return False
         brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
-    return bool(brackets) and _depth_of(_decode_any(body)) > MAX_DEPTH  # brackets may stand in strings
-
-
-def _depth_of(value: object) -> int:
-    depth, level = 0, [value]
-    while level := [v for v in level if isinstance(v, dict | list)]:
-        depth += 1
-        level = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)]
-    return depth
+    return bool(brackets)
 
 
 def _refuse_duplicates(pairs: list[tuple[str, object]]) -> None:

@@ -120,6 +120,13 @@ async def test_a_body_in_pieces() -> None:
     assert (ask.model, ask.choices, ask.max_output, ask.stream, ask.wants_usage) == ("m", 2, 9, True, False)
 
 
+async def test_of_several_maxima_the_greatest_counts() -> None:
+    """The server obeys the one that its endpoint has, whichever that is."""
+    body = b'{"model":"m","max_completion_tokens":1,"max_tokens":4000,"max_output_tokens":null}'
+    assert (await Line(pieces=[body]).caller().ask()).max_output == 4000
+    assert (await Line(pieces=[b'{"model":"m","max_tokens":0}']).caller().ask()).max_output is None
+
+
 @pytest.mark.parametrize(
     ("line", "error"),
     [

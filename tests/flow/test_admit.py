@@ -288,6 +288,26 @@ async def test_waiting_has_an_end(background: Background) -> None:
     await asyncio.wait([first])
 
 
+async def test_who_leaves_the_queue_of_a_model_that_is_paid_anyway_is_not_served(
+    background: Background,
+) -> None:
+    served = model(max_in_flight=1, on_hangup="drain")
+    stage = Stage(background, (200, SSE_TYPE, [FIRST]), served=served, silent=True)
+    first = await occupy(stage)
+    waiting = stage.caller()
+    waiting.id = "01a1fb00-0000-7000-8000-000000000001"
+    call = asyncio.ensure_future(stage.gateway.exchange(waiting))
+    await turns()
+    stage.look(0.2)
+    await turns()
+    waiting.leave.set()
+    with pytest.raises(ClientGone):
+        await call
+    assert len(stage.chats) == 1
+    first.cancel()
+    await asyncio.wait([first])
+
+
 async def test_who_waits_for_a_stream_hears_that_it_waits(background: Background) -> None:
     stream: Scripted = (200, SSE_TYPE, [FIRST, LAST, USAGE])
     stage = Stage(background, (200, SSE_TYPE, [FIRST]), stream, served=model(max_in_flight=1), silent=True)

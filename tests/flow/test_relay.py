@@ -1,12 +1,14 @@
 """Bytes up, bytes down: the next target only before the first byte, and the truth about how it ended."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from llmgateway.domain.call import Tokens
 from llmgateway.domain.errors import (
+    ClientGone,
     GatewayError,
     UpstreamError,
     UpstreamFailed,
@@ -136,6 +138,48 @@ async def test_a_large_answer_passes_in_pieces_and_its_usage_is_found_at_its_end
     assert caller.told == data
     assert caller.writes > 0
     assert stage.record.tokens == Tokens(7)
+
+
+USED = b'"usage":{"prompt_tokens":7,"total_tokens":9,"completion_tokens":2}'
+BEHIND = b',"prompt_logprobs":[' + b'{"1":{"decoded_token":"usage"}},' * 1000 + b"null]}"
+
+
+@pytest.mark.parametrize("step", [7, 1000, 100_000])
+@pytest.mark.parametrize("before", [0, relay.MAX_WHOLE - 5, relay.MAX_WHOLE + 70_000])
+async def test_r_acc_14_usage_is_found_wherever_it_stands(
+    background: Background, before: int, step: int
+) -> None:
+    """vLLM puts the probabilities of the prompt behind it."""
+    start = b'{"choices":[{"message":{"content":"Hej"}}],"x":"' + b"x" * before + b'",'
+    end = USED + BEHIND
+    pieces = [start, *(end[at : at + step] for at in range(0, len(end), step)), b" " * relay.MAX_WHOLE]
+    stage = Stage(background, (200, JSON_TYPE, pieces))
+    caller = stage.caller()
+    await stage.gateway.exchange(caller)
+    assert caller.told == b"".join(pieces)
+    assert (stage.record.tokens, stage.record.usage_source) == (Tokens(7, 2), "upstream")
+
+
+async def test_r_acc_02_who_leaves_amid_a_large_answer_pays_for_its_words(background: Background) -> None:
+    words = "word " * 2000
+    data = json.dumps({"choices": [{"message": {"content": words}, "logprobs": "x" * 3_000_000}]}).encode()
+    stage = Stage(
+        background, (200, JSON_TYPE, [data[at : at + 65_536] for at in range(0, len(data), 65_536)])
+    )
+    stage.upstream.counts = [UpstreamFailed("x", reason="connect")] * 4
+    caller = stage.caller()
+    write = caller.write
+
+    def leave(data: bytes) -> Any:
+        stage.watch.interrupt_all(ClientGone("gone"))
+        return write(data)
+
+    caller.write = leave  # type: ignore[method-assign]  # where it hangs up
+    with pytest.raises(ClientGone):
+        await stage.gateway.exchange(caller)
+    record = stage.record
+    assert (record.outcome, record.usage_source) == ("client_gone", "estimated")
+    assert record.tokens.completion >= len(words) // 5
 
 
 async def test_a_slow_reader_is_waited_for(background: Background) -> None:

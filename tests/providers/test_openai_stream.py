@@ -247,6 +247,18 @@ def test_a_response_is_whole_when_it_says_how_it_ended(kind: str) -> None:
     assert (reader.end(), reader.last, reader.text()) == (b"", b"", "Hej")
 
 
+@pytest.mark.parametrize(
+    "kind",
+    ["output_text", "function_call_arguments", "reasoning_text", "reasoning_summary_text", "refusal",
+     "custom_tool_call_input"],
+)  # fmt: skip
+def test_r_acc_02_all_that_a_response_says_is_counted(kind: str) -> None:
+    reader = stream(says_done=False, last_events=RESPONSES)
+    reader.feed(response_event(f"response.{kind}.delta", delta="Hej") * 3)
+    reader.feed(response_event("response.audio.delta", delta="UklGR") + response_event("response.x.delta"))
+    assert reader.text() == "HejHejHej"
+
+
 def test_a_response_that_just_stops_was_cut() -> None:
     reader = stream(says_done=False, last_events=RESPONSES)
     assert reader.feed(BEGUN) == BEGUN

@@ -85,6 +85,19 @@ def test_the_words_of_an_answer() -> None:
     assert OpenAIAnswer(json.dumps(output).encode()).text() == "Hi"
 
 
+def test_the_beginning_of_an_answer_has_words() -> None:
+    whole = json.dumps({"choices": [
+        {"message": {"role": "assistant", "reasoning": "Hm. ", "content": 'He said "hi" \\ \u6f22'},
+         "logprobs": {"content": [{"token": "He", "logprob": -0.1, "bytes": [72]}]}},
+        {"message": {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": '{"a":1}'}}]}},
+    ]}).encode()  # fmt: skip
+    told = 'Hm. He said "hi" \\ \u6f22{"a":1}'
+    found = [OpenAIAnswer(whole[:end]).text() for end in range(len(whole))]
+    assert found[-1] == told
+    assert all(told.startswith(text) for text in found)
+    assert [len(text) for text in found] == sorted(len(text) for text in found)
+
+
 @pytest.mark.parametrize(
     "odd", [{"choices": 5}, {"choices": [5, {"message": {"tool_calls": 5}}]}, {"output": [{"content": 5}]}]
 )

@@ -5,7 +5,19 @@ import json
 import pytest
 
 from llmgateway.domain.errors import InvalidJson, InvalidRequest
-from llmgateway.wire.jsonhead import MAX_DEPTH, MAX_TOOLS, change, members, read_head
+from llmgateway.wire.jsonhead import (
+    MAX_COMMAS,
+    MAX_CONTAINERS,
+    MAX_DEPTH,
+    MAX_PROMPTS,
+    MAX_STRINGS,
+    MAX_TOOLS,
+    SURELY_FEW,
+    change,
+    members,
+    prompts_in,
+    read_head,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,9 +55,9 @@ def test_what_is_no_strict_object(body: bytes) -> None:
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 1000, 100_000])
 @pytest.mark.parametrize(("opens", "closes"), [(b"[", b"]"), (b'{"a":', b"}")])
 def test_too_deep(depth: int, opens: bytes, closes: bytes) -> None:
-    with pytest.raises(InvalidJson, match=r"deeper|truncated|not valid"):
+    with pytest.raises(InvalidRequest, match=r"deeper|truncated|not valid|more values"):
         read_head(b'{"model":"a","x":' + opens * depth + b"1" + closes * depth + b"}")
-    with pytest.raises(InvalidJson):
+    with pytest.raises(InvalidRequest):
         read_head(b'{"model":"a","x":' + opens * depth)
 
 
@@ -53,6 +65,45 @@ def test_deep_enough_and_brackets_in_text() -> None:
     inner = b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1)
     assert read_head(b'{"model":"a","x":' + inner + b"}").model == "a"
     assert read_head(b'{"model":"a","x":"' + b"]}[{" * 500 + b'"}').model == "a"
+
+
+MANY = [
+    (b"[]", MAX_CONTAINERS),
+    (b'{"a": 1}', MAX_CONTAINERS),
+    (b"[" * 100 + b"]" * 100, MAX_CONTAINERS // 100),
+    (b'""', MAX_STRINGS),
+    (b'"\\\\"', MAX_STRINGS),
+    (b'"\\""', MAX_STRINGS),
+    (b"0", MAX_COMMAS),
+]
+
+
+@pytest.mark.parametrize(("value", "most"), MANY)
+def test_s_in_07_12_more_values_than_a_request_can_need(value: bytes, most: int) -> None:
+    """Each takes time in which nobody else is served, so it is their number that is bounded."""
+    text = b'"' + b"a" * SURELY_FEW + b'"'
+    few, many = (
+        b'{"model":"a","x":[' + b", ".join([value] * n + [text]) + b"]}" for n in (most // 2, most + 1)
+    )
+    assert read_head(few).model == "a"
+    with pytest.raises(InvalidRequest, match="more values"):
+        read_head(many)
+
+
+@pytest.mark.parametrize("line", ['if (a[i]) { say("x, y"); }', '{"a":"b","c":["\\\\",{}]},', "1,2,3,4"])
+def test_texts_may_hold_as_many_brackets_and_commas_as_they_like(line: str) -> None:
+    text = "\n".join([line] * (MAX_COMMAS // 2))
+    assert read_head(json.dumps({"model": "a", "x": text}).encode()).model == "a"
+
+
+def test_a_batch_of_prompts_is_bounded() -> None:
+    def asked(count: int) -> int:
+        return prompts_in(read_head(json.dumps({"model": "a", "prompt": ["x"] * count}).encode()))
+
+    assert asked(MAX_PROMPTS) == MAX_PROMPTS
+    with pytest.raises(InvalidRequest) as refused:
+        asked(MAX_PROMPTS + 1)
+    assert refused.value.param == "prompt"
 
 
 @pytest.mark.parametrize(
