@@ -143,14 +143,12 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
             Relay(everywhere, {"openai": OpenAI(), "echo": OpenAI()}, clock),
             Watch(background, keepalive=settings.keepalive),
         )
-        recovery = Recovery(
-            journal, journal, clock, lines=memory.ledger.lines, sinks=sinks, heirs=heirs_of(gateway.admit)
-        )
+        recovery = Recovery(journal, journal, clock, lines=memory.ledger.lines, sinks=sinks,
+                            heirs=heirs_of(gateway.admit))  # fmt: skip
         control = control_over(in_force, store, state, clock)
         erasure = erasure_over(in_force, memory, clock, control)
         parts = Parts(memory, control, background, clock, settings.data_dir / JOURNAL, recovery.look, erasure,
                       comparison_on(footing, gateway.admit, journal))  # fmt: skip
-        live = live_calls(gateway, memory, worker)
         services = Services(
             clock=clock, in_force=in_force, outbox=outbox, store=store, state=state, redis=memory.redis,
             shelf=memory.shelf, journal=journal, shipper=Shipper(journal, store.append), recovery=recovery,
@@ -159,8 +157,8 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
             gateway=gateway, upstream=upstream, count=count, control=control, erasure=erasure,
             board=Board(settings.data_dir / METRICS) if settings.is_production else None,
             background=background, periodic=periodic_work(parts, lambda: in_force.settings, name=worker),
-            live=live, happenings=Happenings(live.all, memory.ledger, store, clock),
-            refusals=Refusals(memory.shelf, name=worker),
+            live=(live := live_calls(gateway, memory, worker)), refusals=Refusals(memory.shelf, name=worker),
+            happenings=Happenings(live.all, memory.ledger, store, clock),
             certificates=Certificates(lambda: in_force.settings.file.saml, clock),
         )  # fmt: skip
         background.begin(turn_sweep(connections, clock), turn_sweep(gateway.watch.calls, clock))
