@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gzip
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -83,6 +85,20 @@ async def test_what_is_no_answer_is_told(said: bytes, expected: str, came: str) 
         await asked(said)
     assert broken.value.expected == expected
     assert came in broken.value.came
+
+
+@pytest.mark.parametrize(("name", "encode"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_what_is_compressed_is_read(name: str, encode: Callable[[bytes], bytes]) -> None:
+    body = encode(b'{"a":1}')
+    head = OK + b"content-encoding: %s\r\ncontent-length: %d\r\n\r\n" % (name.encode(), len(body))
+    answer = await asked(head + body)
+    assert answer.body == b'{"a":1}'
+    assert answer.header("content-encoding") == name
+
+
+async def test_what_is_not_compressed_as_it_says_is_no_answer() -> None:
+    with pytest.raises(Broken, match="compressed as it says"):
+        await asked(OK + b"content-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc")
 
 
 async def test_nobody_there_is_told() -> None:

@@ -87,6 +87,11 @@ async def test_a_model_that_is_too_fast_tells_nothing(suffer: Suffer) -> None:
     assert found["stream.silence"] == ("skipped", "only the gateway's own model, echo, is silent when asked")
 
 
+async def test_what_is_compressed_is_looked_at_all_the_same(suffer: Suffer) -> None:
+    found = await suffer("stream", compressed)
+    assert {name for name, (result, _) in found.items() if result == "failed"} == {"stream.compression"}
+
+
 async def test_few_events_tell_nothing(suffer: Suffer) -> None:
     assert "too few to tell" in (await suffer("stream.flow", first_only))["stream.flow"][1]
 
