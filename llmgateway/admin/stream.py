@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, get_args
 
 import msgspec
@@ -99,10 +100,8 @@ class EventStream(Response):
         told = Told(self._after or Mark(milliseconds_of(now_of(self._clock))), self._kinds)
         await _send(send, KEEPALIVE)  # what is in between passes the head on with it
         said_at = asked_at = self._clock.monotonic()
-        if self._after is not None:
-            await self._catch_up(follower, told, send)
         while not follower.is_over:
-            written_out = told.events(await follower.next(LOOK), follower.line)
+            written_out = told.events(await self._found(follower), follower.line)
             now = self._clock.monotonic()
             if now - asked_at >= ASK_AGAIN:
                 if not await self._may_go_on():
@@ -116,15 +115,20 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b""})
         raise Over
 
-    async def _catch_up(self, follower: Follower, told: "Told", send: Send) -> None:
-        """After the first look: what that has not told is in the store by then."""
-        await follower.has_looked.wait()
+    async def _found(self, follower: Follower) -> list[Happening]:
+        """First what was missed, once there was a look: what that has not told is in the store by then."""
+        if self._after is None:
+            return await follower.next(LOOK)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK):
+                await follower.has_looked.wait()
+        if not follower.has_looked.is_set():
+            return []
+        after, self._after = self._after, None
         try:
-            missed = await self._happenings.since(told.mark)
+            return await self._happenings.since(after)
         except GatewayError:
-            missed = [Happening("skipped", None)]
-        if events := told.events(missed, follower.line):
-            await _send(send, events)
+            return [Happening("skipped", None)]
 
     async def _may_go_on(self) -> bool:
         """Where nobody can tell, as before."""

@@ -25,7 +25,7 @@ from tests.control.desk import Desk
 from tests.lab.waiting import eventually
 from tests.stores.samples import record
 
-STREAM = "/admin/stream"
+STREAM, COMMENT = "/admin/stream", ": keep-alive\n\n"
 Event = dict[str, Any]
 Follow = Callable[..., Any]
 
@@ -76,9 +76,12 @@ class World:
         self.desk = desk
         self.calls: list[OpenCall] = []
         self.refusal: Exception | None = None
+        self.away: Exception | None = None
         self.happenings = Happenings(self.open_calls, desk.store, desk.store, desk.clock)
 
     async def open_calls(self) -> Sequence[OpenCall]:
+        if self.away is not None:
+            raise self.away
         return list(self.calls)
 
     async def still(self) -> None:
@@ -190,12 +193,24 @@ async def test_a_store_that_is_away_when_one_comes_back_is_told(
     assert skipped["data"] == {"events": None}
 
 
+async def test_who_comes_back_while_a_store_is_away_waits_for_it(world: World) -> None:
+    missed = await world.end(1)
+    world.away = StoreUnavailable("The store is away.")
+    async with world.follow(after=Mark(0)) as (reader, _):
+        await eventually(partial(reader.has_said, COMMENT), "it begins")
+        world.desk.clock.pass_seconds(stream.SILENCE)
+        await eventually(partial(reader.has_said, COMMENT * 2), "a comment")
+        world.away = None
+        (call,) = await reader.has("call")
+        assert call["data"]["id"] == missed
+
+
 async def test_silence_is_broken_by_comments(world: World) -> None:
     async with world.follow("call") as (reader, _):
-        await eventually(lambda: reader.text == ": keep-alive\n\n", "proxies pass the head on with it")
+        await eventually(lambda: reader.text == COMMENT, "proxies pass the head on with it")
         for count in (2, 3):
             world.desk.clock.pass_seconds(stream.SILENCE)
-            await eventually(partial(reader.has_said, ": keep-alive\n\n" * count), "a comment")
+            await eventually(partial(reader.has_said, COMMENT * count), "a comment")
 
 
 async def test_it_ends_with_the_right_to_follow(world: World) -> None:
