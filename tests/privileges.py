@@ -55,7 +55,7 @@ class Somebody:
             headers["content-type"] = "application/x-www-form-urlencoded"
         elif method == "POST":
             headers["content-type"] = "application/json"
-        is_endless = path.endswith("/events") and method == "GET"
+        is_endless = path.endswith(("/events", "/stream")) and method == "GET"
         answer = await self._client.request("HEAD" if is_endless else method, path, headers=headers)
         place = answer.headers.get("location", "").partition("?")[0]
         return f"{answer.status_code} {place.rpartition('/')[2]}" if place else str(answer.status_code)

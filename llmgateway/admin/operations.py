@@ -21,7 +21,8 @@ from llmgateway.domain.keys import State as KeyState
 from llmgateway.domain.limits import Limits, Scope, Standing
 from llmgateway.domain.people import UserState
 from llmgateway.domain.policy import Lapse
-from llmgateway.domain.ports import Clock
+from llmgateway.domain.ports import Clock, Document
+from llmgateway.jobs.happenings import Happenings
 
 PAGING = ("limit", "after")
 OVERLAP_SECONDS, LONGEST_OVERLAP_SECONDS = int(OVERLAP.total_seconds()), 30 * 86_400
@@ -37,15 +38,19 @@ class Desk(Struct, frozen=True, kw_only=True):
     replicas: Seen
     standings: Callable[[Sequence[Scope]], Awaitable[Sequence[Standing]]]
     config: Callable[[], Mapping[str, Any]]
+    happenings: Happenings
 
 
-class Call(Struct, frozen=True):
+class Call(Struct, frozen=True, kw_only=True):
     """`id` is the part of the path that names the subject, empty where there is none; `scope` says what it is
-    where that is not clear."""
+    where that is not clear. `still` lets the actor in again, for what takes long; `last_event_id` is what who
+    comes back to a stream has read."""
 
     actor: Actor
     id: str
     scope: str = ""
+    still: Callable[[], Awaitable[object]]
+    last_event_id: str | None = None
 
 
 class Listed(Struct, frozen=True):
@@ -287,9 +292,12 @@ async def requests(desk: Desk, call: Call, asked: RecordsAsk) -> Listed:
 
 async def audit_lines(desk: Desk, call: Call, asked: AuditAsk) -> Listed:
     page = await desk.control.audit.page(_filters(asked), limit=asked.limit, after=asked.after)
+    return Listed([line_view(line) for line in page.data], page.next)
+
+
+def line_view(line: Document) -> dict[str, Any]:
     fields = AuditLine.__struct_fields__
-    lines = [{name: line.get(name) for name in fields} | {"at": written(line["at"])} for line in page.data]
-    return Listed(lines, page.next)
+    return {name: line.get(name) for name in fields} | {"at": written(line["at"])}
 
 
 async def providers(desk: Desk, call: Call, asked: PageAsk) -> Listed:

@@ -15,6 +15,7 @@ from llmgateway.admin import announcements as told, operations as do, projects a
 from llmgateway.admin.asked import asked_by_body, asked_by_query
 from llmgateway.admin.gate import Gate
 from llmgateway.admin.operations import Call, Desk, Nothing, Run
+from llmgateway.admin.stream import StreamAsk, StreamEvent, stream
 from llmgateway.control.announcements import AnnouncementChanges, AnnouncementView, NewAnnouncement
 from llmgateway.control.audit import AuditLine
 from llmgateway.control.keys import KeyChanges, KeyView, NewKey, UsedKeyView
@@ -42,6 +43,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     asks: Any = Nothing
     status: int = 200
     is_list: bool = False
+    media: str = "application/json"
 
     @property
     def has_body(self) -> bool:
@@ -129,6 +131,9 @@ ROUTES: Sequence[Operation] = (
     _list("/admin/audit", "The audit log, newest first", do.audit_lines, do.AuditAsk, AuditLine),
     _list("/admin/providers", "All replicas, as one worker found them",
           do.providers, do.PageAsk, ReplicaView),
+    Operation(method="GET", path="/admin/stream", run=stream, asks=StreamAsk, gives=StreamEvent,
+              summary="What happens now: open calls, calls that ended, lines of the audit log",
+              media="text/event-stream"),
     _one("GET", "/admin/config", "All settings in force, secrets masked", do.config, dict[str, Any]),
 )  # fmt: skip
 
@@ -153,7 +158,10 @@ class Door:
         read = asked_by_body(operation.asks, request) if operation.has_body else None
         asked = asked_by_query(operation.asks, request) if read is None else await read
         names = request.path_params
-        call = Call(actor, names.get("id", ""), names.get("scope", ""))
+        call = Call(
+            actor=actor, id=names.get("id", ""), scope=names.get("scope", ""),
+            still=lambda: self._gate(request), last_event_id=request.headers.get("last-event-id"),
+        )  # fmt: skip
         result = await operation.run(self._desk, call, asked)
         response = result if isinstance(result, Response) else _json(result, operation.status)
         response.headers["cache-control"] = "no-store"

@@ -111,6 +111,7 @@ class Llmgateway(Starlette):
             gateway.watch.interrupt_all(reason)
             self._hurried.clear()
             await self._wait(lambda: not gateway.watch.calls, CUT_SECONDS)
+        self._services.happenings.end()
         self._is_drained = True
 
     async def _ship(self, services: Services) -> None:
@@ -159,6 +160,7 @@ class Llmgateway(Starlette):
             replicas=services.upstream.replicas.seen,
             config=lambda: self._in_force.settings.masked(),
             standings=lambda scopes: standings_now(services, scopes),
+            happenings=services.happenings,
         )
         portal = portal_of(self._in_force, services, self._clock, self._prepared)
         source = Addresses(settings.trusted_proxies).of

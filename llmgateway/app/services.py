@@ -41,6 +41,7 @@ from llmgateway.flow.route import Route
 from llmgateway.flow.vigil import Watch
 from llmgateway.jobs.background import Background
 from llmgateway.jobs.compare import Comparison
+from llmgateway.jobs.happenings import Happenings
 from llmgateway.jobs.live import LiveCalls
 from llmgateway.jobs.probe import Capabilities, keep_probing
 from llmgateway.jobs.propagation import Propagation
@@ -96,6 +97,7 @@ class Services(Struct, frozen=True, kw_only=True):
     background: Background
     periodic: Periodic
     live: LiveCalls
+    happenings: Happenings
     refusals: Refusals
     certificates: Certificates
 
@@ -141,9 +143,8 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
             Relay(everywhere, {"openai": OpenAI(), "echo": OpenAI()}, clock),
             Watch(background, keepalive=settings.keepalive),
         )
-        recovery = Recovery(
-            journal, journal, clock, lines=memory.ledger.lines, sinks=sinks, heirs=heirs_of(gateway.admit)
-        )
+        recovery = Recovery(journal, journal, clock, lines=memory.ledger.lines, sinks=sinks,
+                            heirs=heirs_of(gateway.admit))  # fmt: skip
         control = control_over(in_force, store, state, clock)
         erasure = erasure_over(in_force, memory, clock, control)
         parts = Parts(memory, control, background, clock, settings.data_dir / JOURNAL, recovery.look, erasure,
@@ -156,7 +157,8 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
             gateway=gateway, upstream=upstream, count=count, control=control, erasure=erasure,
             board=Board(settings.data_dir / METRICS) if settings.is_production else None,
             background=background, periodic=periodic_work(parts, lambda: in_force.settings, name=worker),
-            live=live_calls(gateway, memory, worker), refusals=Refusals(memory.shelf, name=worker),
+            live=(live := live_calls(gateway, memory, worker)), refusals=Refusals(memory.shelf, name=worker),
+            happenings=Happenings(live.all, memory.ledger, store, clock),
             certificates=Certificates(lambda: in_force.settings.file.saml, clock),
         )  # fmt: skip
         background.begin(turn_sweep(connections, clock), turn_sweep(gateway.watch.calls, clock))
@@ -298,6 +300,7 @@ async def begin_work(services: Services) -> None:
         services.periodic.run,
         services.periodic.keep_warm,
         services.live.run,
+        services.happenings.run,
         services.refusals.run,
     )
     services.background.begin(

@@ -8,6 +8,7 @@ from typing import Any
 
 from llmgateway import __version__
 from llmgateway.cli import announcements, check, keys, ledger, limits, people, policy, projects, reports
+from llmgateway.cli.conform.command import add_options as add_conform, conform
 from llmgateway.cli.options import Arguments, Run, output_options, settings_options
 from llmgateway.cli.printing import complain, say, say_json
 from llmgateway.cli.serve import serve
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     told = settings_options(are_told=True)
     commands.add("serve", "run the gateway in this process", serve, parents=(told,))
     commands.add("check", "look at the settings, and reach every store and model server", _async(check.check))
+    add_conform(commands.add("conform", "run what the official SDKs rely on against a deployment", conform))
     _add_keys(commands.group("keys", "API keys"))
     _add_users(commands.group("users", "users"))
     _add_projects(commands.group("projects", "projects"))

@@ -28,10 +28,10 @@ def asked(question: str) -> str:
     return sys.stdin.readline().strip()
 
 
-def first_line() -> str:
+def first_line(question: str = "Password: ") -> str:
     """Of the input, with all its spaces; what is typed at a terminal does not show."""
     if sys.stdin.isatty():
-        return getpass("Password: ")
+        return getpass(question)
     try:
         return sys.stdin.readline().rstrip("\r\n")
     except UnicodeDecodeError:

@@ -37,6 +37,8 @@ class AdminOperation(Protocol):
     def is_list(self) -> bool: ...
     @property
     def has_body(self) -> bool: ...
+    @property
+    def media(self) -> str: ...
 
 
 class Plain(Struct, frozen=True):
@@ -189,7 +191,7 @@ def _plain(route: Plain) -> Schema:
 
 def _admin(operation: AdminOperation, by_type: Mapping[str, Schema]) -> Schema:
     gives = by_type[_name(operation.gives)]
-    answer = {JSON: {"schema": _list_of(gives) if operation.is_list else gives}}
+    answer = {operation.media: {"schema": _list_of(gives) if operation.is_list else gives}}
     parameters, body = _in_path(operation.path), {}
     if operation.has_body:
         body = {"requestBody": {"content": {JSON: {"schema": by_type[_name(operation.asks)]}}}}

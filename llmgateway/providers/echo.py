@@ -22,8 +22,9 @@ NOTHING_SAID = "You said nothing."
 DIMENSIONS, MOST_DIMENSIONS = 256, 4096
 MOST_CHOICES = 128
 MOST_WORDS = 4096  # of one choice: a long question must not become a hundred times its size of events
+MOST_SECONDS = 300.0  # that a stream rests, all its pauses together
 
-Answer = tuple[int, dict[bytes, bytes], list[bytes]]
+Answer = tuple[int, dict[bytes, bytes], list[bytes], float]
 Json = dict[str, Any]
 
 _words = re.compile(r"\S+\s*|\s+").findall
@@ -39,11 +40,12 @@ class Refusal(Exception):
     ) -> None:
         super().__init__(message)
         error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
-        self.answer: Answer = (status, {b"content-type": JSON}, [_encode({"error": error})])
+        self.answer: Answer = (status, {b"content-type": JSON}, [_encode({"error": error})], 0.0)
 
 
 class Echo:
-    """`answer` gives status, headers and body in the pieces in which it is sent. `now` dates the answers."""
+    """`answer` gives status, headers, body in the pieces in which it is sent, and the seconds between two of
+    them. `now` dates the answers."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -215,7 +217,7 @@ def _speech(asked: Json, said: str, prompt: int) -> Speech:
 
 def _whole(answer: Json) -> Answer:
     body = _encode(answer)
-    return 200, {b"content-type": JSON, b"content-length": b"%d" % len(body)}, [body]
+    return 200, {b"content-type": JSON, b"content-length": b"%d" % len(body)}, [body], 0.0
 
 
 def _stream(chunks: Iterator[Json], asked: Json) -> Answer:
@@ -226,7 +228,22 @@ def _stream(chunks: Iterator[Json], asked: Json) -> Answer:
         events = [_encode(chunk | {"usage": None}) for chunk in spoken] + [_encode(usage)]
     else:
         events = [_encode(chunk) for chunk in spoken]
-    return 200, {b"content-type": SSE + b"; charset=utf-8"}, [*map(event_of, events), DONE]
+    pieces = [*map(event_of, events), DONE]
+    pause = _pause(asked)
+    if pause:  # before every word: what follows the last one comes with it
+        last = len(spoken) - 2
+        pieces = [*pieces[:last], b"".join(pieces[last:])]
+        pause = min(pause, MOST_SECONDS / len(pieces))
+    return 200, {b"content-type": SSE + b"; charset=utf-8"}, pieces, pause
+
+
+def _pause(asked: Json) -> float:
+    """A field of our own: this model can be as slow as others, so that one sees what is made of a stream."""
+    pause = asked.get("pause", 0)
+    if isinstance(pause, bool) or not isinstance(pause, int | float) or not 0 <= pause <= MOST_SECONDS:
+        message = f"'pause' must be a number of seconds from 0 to {MOST_SECONDS:g}."
+        raise Refusal(message, param="pause")
+    return float(pause)
 
 
 def _role(message: object) -> str:

@@ -12,16 +12,19 @@ from llmgateway.domain.ports import Reply, Sink, Upstream, UpstreamRequest
 
 class LocalReply:
     """Implements `domain.ports.Reply`. It gives the event loop a turn between two pieces, as a network does:
-    a long stream stops nobody, and a hang-up is seen."""
+    a long stream stops nobody, and a hang-up is seen. `pause` is in seconds, and not before the first."""
 
-    __slots__ = ("_error", "_is_enough", "_pieces", "headers", "status")
+    __slots__ = ("_error", "_is_enough", "_next_pause", "_pause", "_pieces", "headers", "status")
 
-    def __init__(self, status: int, headers: Mapping[bytes, bytes], pieces: Iterable[bytes]) -> None:
+    def __init__(
+        self, status: int, headers: Mapping[bytes, bytes], pieces: Iterable[bytes], pause: float = 0.0
+    ) -> None:
         self.status = status
         self.headers = dict(headers)
         self._pieces = deque(piece for piece in pieces if piece)
         self._error: GatewayError | None = None
         self._is_enough = False
+        self._pause, self._next_pause = pause, 0.0
 
     async def read(self, most: int) -> bytes:
         self._check()
@@ -31,7 +34,8 @@ class LocalReply:
         return data
 
     async def piece(self) -> bytes:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self._next_pause if self._pieces else 0)
+        self._next_pause = self._pause
         self._check()
         return self._pieces.popleft() if self._pieces else b""
 

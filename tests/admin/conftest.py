@@ -12,8 +12,11 @@ from llmgateway.admin.operations import Desk as OperatorsDesk
 from llmgateway.admin.routes import routes
 from llmgateway.domain.ids import Ids
 from llmgateway.domain.limits import Scope, Standing
+from llmgateway.domain.live import OpenCall
 from llmgateway.domain.secret import Secret
 from llmgateway.edge.middleware import HANDLERS, Envelope
+from llmgateway.jobs.background import Background
+from llmgateway.jobs.happenings import Happenings
 from llmgateway.upstream.health import Replicas
 from tests.control.desk import Desk, open_desk
 
@@ -35,8 +38,20 @@ async def standings(scopes: Sequence[Scope]) -> Sequence[Standing]:
     ]
 
 
+async def nobody_calls() -> Sequence[OpenCall]:
+    return ()
+
+
 @pytest.fixture
-def app(desk: Desk) -> Envelope:
+async def happenings(desk: Desk) -> AsyncIterator[Happenings]:
+    made = Happenings(nobody_calls, desk.store, desk.store, desk.clock)
+    async with Background() as background:
+        background.keep(made.run)
+        yield made
+
+
+@pytest.fixture
+def app(desk: Desk, happenings: Happenings) -> Envelope:
     at_hand = OperatorsDesk(
         control=desk.control,
         erasure=desk.erasure,
@@ -44,6 +59,7 @@ def app(desk: Desk) -> Envelope:
         replicas=Replicas(desk.clock.monotonic).seen,
         config=lambda: {"settings": {"ADMIN_KEY": "***"}},
         standings=standings,
+        happenings=happenings,
     )
     inner = Starlette(routes=routes(at_hand, Gate(Secret(ADMIN_KEY))), exception_handlers=HANDLERS)
     return Envelope(inner, lambda: Ids()(desk.clock.now()))

@@ -62,6 +62,7 @@ INVENTORY = {
     ("GET", "/admin/audit"),
     ("GET", "/admin/providers"),
     ("GET", "/admin/config"),
+    ("GET", "/admin/stream"),
 }
 
 

@@ -82,6 +82,14 @@ async def test_the_commands(started: Started, word: str) -> None:
         assert out.strip()
 
 
+async def test_the_line_that_asks_a_deployment(started: Started) -> None:
+    directory = started.gateway.directory
+    (directory / "api-key").write_text(started.key)
+    line = block("sh", "llmgateway conform").replace("https://llm.example.org", started.gateway.url)
+    command = [sys.executable, "-m", *shlex.split(line)]
+    assert "All is well." in await asyncio.to_thread(run, started, command, directory)
+
+
 @pytest.mark.parametrize("words", ["make run", "LLM_DEFAULT_URL= make run", "make test"])
 def test_the_targets_of_make(words: str) -> None:
     """What they would do; that they do it is what runs these tests."""
@@ -104,6 +112,7 @@ def test_the_line_that_starts_a_fleet() -> None:
 def test_no_block_is_left_out() -> None:
     ran: list[Callable[[str], bool]] = [
         lambda text: "curl" in text, lambda text: "OpenAI" in text, lambda text: "llmgateway keys" in text,
-        lambda text: "gunicorn" in text, lambda text: "make run" in text, lambda text: "make test" in text,
+        lambda text: "llmgateway conform" in text, lambda text: "gunicorn" in text,
+        lambda text: "make run" in text, lambda text: "make test" in text,
     ]  # fmt: skip
     assert [text for _, text in BLOCKS if not any(is_run(text) for is_run in ran)] == []

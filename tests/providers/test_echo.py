@@ -17,6 +17,10 @@ USER = {"role": "user", "content": "one two three"}
 
 def ask(path: str, asked: Any) -> tuple[int, dict[bytes, bytes], list[bytes]]:
     body = asked if isinstance(asked, bytes) else json.dumps(asked).encode()
+    return asked_of(path, body)[:3]
+
+
+def asked_of(path: str, body: bytes) -> tuple[int, dict[bytes, bytes], list[bytes], float]:
     return Echo(lambda: AT).answer(UpstreamRequest("POST", path, b"application/json", body, "id-1"))
 
 
@@ -157,3 +161,30 @@ def test_refusals_have_the_shape_of_errors(path: str, asked: Any, status: int) -
 )
 def test_odd_messages_are_no_reason_to_fail(message: Any) -> None:
     assert ask("/chat/completions", {"messages": [message]})[0] == 200
+
+
+def paced(**asked: Any) -> tuple[list[bytes], float]:
+    body = json.dumps({"messages": [USER], "stream": True, **asked}).encode()
+    return asked_of("/chat/completions", body)[2:]
+
+
+@pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": True}}])
+def test_pauses_stand_before_words(options: dict[str, Any]) -> None:
+    at_once, none = paced(**options)
+    pieces, pause = paced(pause=0.5, **options)
+    assert (none, pause) == (0, 0.5)
+    assert b"".join(pieces) == b"".join(at_once)
+    assert len(pieces) == 4  # who speaks, and three words
+    assert pieces[-1].endswith(b"data: [DONE]\n\n")
+
+
+def test_all_pauses_together_have_a_bound() -> None:
+    assert paced(pause=200)[1] == 75
+
+
+@pytest.mark.parametrize("pause", [-1, True, "1", 301])
+def test_a_pause_is_a_number_of_seconds(pause: Any) -> None:
+    body = json.dumps({"messages": [USER], "stream": True, "pause": pause}).encode()
+    status, _, (said,), _ = asked_of("/chat/completions", body)
+    assert status == 400
+    assert json.loads(said)["error"]["param"] == "pause"

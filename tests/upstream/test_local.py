@@ -69,6 +69,16 @@ async def test_an_error_ends_it() -> None:
         await local.piece()
 
 
+async def test_it_pauses_between_two_pieces() -> None:
+    slow = LocalReply(200, {}, [b"1", b"2"], 60)
+    assert await slow.piece() == b"1"
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await slow.piece()
+    assert await slow.read(10) == b"2"
+    assert await slow.piece() == b""
+
+
 async def test_others_are_told_while_a_long_answer_runs() -> None:
     """Each piece gives the event loop a turn."""
     turns = 0
