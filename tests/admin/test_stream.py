@@ -100,9 +100,7 @@ class World:
         self, *kinds: str, after: Mark | None = None
     ) -> AsyncIterator[tuple[Reader, "asyncio.Task[None]"]]:
         reader = Reader()
-        answer = EventStream(
-            self.happenings, self.desk.clock, self.still, frozenset(kinds or KINDS), after
-        )
+        answer = EventStream(self.happenings, self.desk.clock, self.still, frozenset(kinds or KINDS), after)
         scope = {"type": "http", "method": "GET"}
         task = asyncio.ensure_future(answer(scope, reader.receive, reader.send))
         try:
@@ -126,9 +124,7 @@ async def world(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wo
 
 async def test_each_kind_is_as_its_list_shows_it(world: World, client: httpx.AsyncClient) -> None:
     at = world.desk.clock.now()
-    world.calls = [
-        OpenCall(id="c", at=at, model="m", stream=True, state="open", user="aino", tokens=3)
-    ]
+    world.calls = [OpenCall(id="c", at=at, model="m", stream=True, state="open", user="aino", tokens=3)]
     async with world.follow() as (reader, _):
         (first,) = await reader.has("open")
         assert first["data"]["total"] == 1
@@ -288,9 +284,7 @@ async def test_a_look_at_its_head_ends(client: httpx.AsyncClient) -> None:
     assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_too_many_are_told_so(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_many_are_told_so(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(happening, "MOST_FOLLOWERS", 0)
     answer = await client.get(STREAM)
     assert answer.status_code == 503

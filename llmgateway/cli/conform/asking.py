@@ -56,7 +56,12 @@ class Deployment:
     are kept in `seen`."""
 
     def __init__(
-        self, base: SplitResult, key: Secret, *, model: str | None, timeout: float,
+        self,
+        base: SplitResult,
+        key: Secret,
+        *,
+        model: str | None,
+        timeout: float,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.base = base
@@ -118,9 +123,7 @@ class Deployment:
     def connect(self) -> http.client.HTTPConnection:
         host = self.base.hostname or ""
         if self._tls is not None:
-            return http.client.HTTPSConnection(
-                host, self.base.port, timeout=self.timeout, context=self._tls
-            )
+            return http.client.HTTPSConnection(host, self.base.port, timeout=self.timeout, context=self._tls)
         return http.client.HTTPConnection(host, self.base.port, timeout=self.timeout)
 
 

@@ -48,10 +48,10 @@ async def asked(say: bytes | Say, timeout: float = 5) -> Answer:
 
 async def test_an_answer_is_kept_as_it_came() -> None:
     async def in_pieces(writer: asyncio.StreamWriter) -> None:
-        writer.write(OK + b"X-Twice: 1\r\nX-Twice: 2\r\ntransfer-encoding: chunked\r\n\r\n3\r\n{\"a\r\n")
+        writer.write(OK + b'X-Twice: 1\r\nX-Twice: 2\r\ntransfer-encoding: chunked\r\n\r\n3\r\n{"a\r\n')
         await writer.drain()
         await asyncio.sleep(0.05)
-        writer.write(b"4\r\n\":1}\r\n0\r\n\r\n")
+        writer.write(b'4\r\n":1}\r\n0\r\n\r\n')
 
     answer = await asked(in_pieces)
     assert answer.body == b'{"a":1}'

@@ -68,9 +68,7 @@ async def test_without_a_model_calls_are_skipped(conforming: tuple[Gateway, str]
     assert "tokens of no model" in said
 
 
-async def test_a_key_that_is_said_again_is_not_shown(
-    suffer: Suffer, conforming: tuple[Gateway, str]
-) -> None:
+async def test_a_key_that_is_said_again_is_not_shown(suffer: Suffer, conforming: tuple[Gateway, str]) -> None:
     def says_it(call: Call, answer: Answer) -> Answer:
         """Where it would be cut in the middle, too."""
         key = (call.header("authorization") or "").encode()
