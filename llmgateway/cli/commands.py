@@ -7,7 +7,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmgateway import __version__
-from llmgateway.cli import announcements, check, keys, ledger, limits, people, policy, projects, reports
+from llmgateway.cli import (
+    announcements,
+    check,
+    keys,
+    ledger,
+    limits,
+    migrate,
+    people,
+    policy,
+    projects,
+    reports,
+)
 from llmgateway.cli.conform.command import add_options as add_conform, conform
 from llmgateway.cli.options import Arguments, Run, output_options, settings_options
 from llmgateway.cli.printing import complain, say, say_json
@@ -68,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     _add_ledger(commands.group("ledger", "the ledger and its journal"))
     audit = commands.group("audit", "the log of changes")
     audit.add("verify", "walk the chain of hashes; 1 where it is broken", _async(reports.verify_audit))
+    _add_migrate(commands)
     commands.add("version", "what is installed", _version)
     return root
 
@@ -221,6 +233,15 @@ def _add_ledger(group: Commands) -> None:
         "--days", type=_days, default=0, help="look at what is younger; at all that is kept by default"
     )
     group.add("replay", "ship what dead workers and dead letters hold", _async(ledger.replay))
+
+
+def _add_migrate(commands: Commands) -> None:
+    one = commands.add("migrate", "copy an embedded data directory into MongoDB", _async(migrate.migrate))
+    one.description = migrate.ABOUT
+    one.add_argument("--from", dest="source", metavar="DIR",
+                     help="the data directory to be copied; LLMGATEWAY_DATA_DIR by default")  # fmt: skip
+    one.add_argument("--dry-run", action="store_true", dest="is_dry",
+                     help="look at both sides and write nothing; 1 where anything is in the way")  # fmt: skip
 
 
 def _days(text: str) -> int:

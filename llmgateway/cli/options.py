@@ -49,9 +49,13 @@ def overrides_of(arguments: Arguments) -> Mapping[str, str]:
 
 def settings_of(arguments: Arguments) -> Settings:
     """Raises `BadSettings`. What an embedded gateway needs of secrets is made if it is not there."""
-    overrides = dict(overrides_of(arguments))
+    return with_secrets(settings_with(arguments, {}))
+
+
+def settings_with(arguments: Arguments, more: Mapping[str, str]) -> Settings:
+    """`more` is as good as typed. Raises `BadSettings`; makes nothing."""
+    overrides = {**more, **overrides_of(arguments)}
     config = overrides.pop("LLMGATEWAY_CONFIG", None)
-    settings = Settings.load(
+    return Settings.load(
         of_this_process(), config=Path(config).expanduser() if config else None, overrides=overrides
     )
-    return with_secrets(settings)

@@ -35,6 +35,7 @@ from llmgateway.domain.ports import Document, Kind, Page, RecordQuery, SystemClo
 from llmgateway.domain.upkeep import Retention
 from llmgateway.stores.alongside import alongside
 from llmgateway.stores.breaker import Breaker, reason_of
+from llmgateway.stores.mongo_archive import MongoArchive
 from llmgateway.stores.mongo_owners import MongoOwners
 from llmgateway.stores.mongo_sums import STEP_SECONDS, MongoSums
 from llmgateway.stores.usage import checked, usage_rows
@@ -87,6 +88,7 @@ class MongoStore:
         self._records: AsyncCollection[Document] = self._database["records"]
         self._sums = MongoSums(self._database, self._asking, now)
         self._owners = MongoOwners(self._database, self._asking, self._sums)
+        self.archive = MongoArchive(self._database, self._asking, self._sums)
 
     def is_healthy(self) -> bool:
         return self._breaker.is_proved
@@ -105,6 +107,14 @@ class MongoStore:
     async def insert(self, kind: Kind, document: Document) -> None:
         with self._asking():
             await self._database[kind].insert_one(_inside(document))
+
+    async def insert_all(self, kind: Kind, documents: Sequence[Document]) -> None:
+        with self._asking(STEP_SECONDS):
+            try:
+                await self._database[kind].insert_many([_inside(one) for one in documents])
+            except BulkWriteError as error:
+                _dead(error, documents)
+                raise Conflict("An id is taken, or a document can never be stored.") from error
 
     async def replace(self, kind: Kind, document: Document) -> None:
         before = {"_id": document["id"], "revision": document["revision"] - 1}

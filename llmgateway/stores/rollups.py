@@ -163,5 +163,10 @@ def units(spans: Iterable[Span], size: int) -> list[int]:
     return sorted({unit for start, end in spans for unit in range(floor(start, size), end, size)})
 
 
+def begin_of(mark: int) -> datetime | None:
+    """Of what is kept; None where nothing was thrown away."""
+    return None if mark == FIRST else _datetime(mark)
+
+
 def _datetime(moment: int) -> datetime:
     return datetime.fromtimestamp(moment // 1000, UTC)

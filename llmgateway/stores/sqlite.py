@@ -12,11 +12,13 @@ import msgspec
 
 from llmgateway.domain.errors import Conflict, InvalidRequest
 from llmgateway.domain.ports import Document, Kind, Page
-from llmgateway.stores.sqlite_file import DOES_NOT_FIT, Locked, SqliteFile
+from llmgateway.stores.sqlite_archive import SqliteArchive
+from llmgateway.stores.sqlite_file import DOES_NOT_FIT, Locked, SealedFile, SqliteFile
 from llmgateway.stores.sqlite_ledger import SqliteLedger
 from llmgateway.stores.usage import to_the_millisecond
 
 PATIENCE = 2.0  # seconds
+LONG = 60.0  # seconds, where nobody waits for an answer
 SWITCH_SECONDS = 0.0001
 DATE = "$date"  # how JSON, which has none, holds a time
 _encode = msgspec.json.Encoder().encode
@@ -30,6 +32,7 @@ class SqliteStore(SqliteLedger):
     def __init__(self, file: SqliteFile) -> None:
         super().__init__(file)
         self.changed_elsewhere = file.changed_elsewhere
+        self.archive = SqliteArchive(file)
 
     def is_healthy(self) -> bool:
         return self.file.is_healthy
@@ -101,6 +104,25 @@ async def open_sqlite(path: Path, patience: float = PATIENCE) -> AsyncIterator[S
         yield SqliteStore(file)
     finally:
         sys.setswitchinterval(before)
+        await file.close()
+
+
+class SealedStore(SqliteStore):
+    """`open_sealed` makes it."""
+
+    def __init__(self, file: SealedFile) -> None:
+        super().__init__(file)
+        self.is_as_found = file.is_as_found
+
+
+@asynccontextmanager
+async def open_sealed(path: Path) -> AsyncIterator[SealedStore]:
+    """A file that no gateway uses, read without a trace. Raises `StoreUnavailable` when that cannot be."""
+    file = SealedFile(path, LONG)
+    try:
+        await file.read(lambda connection: None)
+        yield SealedStore(file)
+    finally:
         await file.close()
 
 

@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
+from typing_extensions import override
+
 from llmgateway.domain.errors import Conflict, InvalidRequest, StoreUnavailable
 from llmgateway.stores.breaker import Health, reason_of
 
@@ -94,6 +96,7 @@ WHAT_IS_WRONG: Final = {
 LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 # What values raise that cannot be stored.
 UNFIT = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, ValueError, TypeError)
+START_IT: Final = "start the gateway on it once, and stop it"
 DOES_NOT_FIT: Final = "This cannot be stored: it is too large or holds what JSON cannot."
 
 
@@ -226,6 +229,55 @@ class SqliteFile:
         is_changed = version != self._version or self._was_reopened
         self._version, self._was_reopened = version, False
         return is_changed
+
+
+class SealedFile(SqliteFile):
+    """A file that is read as it lies there: nothing in it or beside it is made or changed, so it may be on a
+    disk that is read-only. Nobody is kept from writing to it meanwhile; `is_as_found` tells."""
+
+    def __init__(self, path: Path, patience: float) -> None:
+        super().__init__(path, patience)
+        self._found = _look_of(path)
+
+    def is_as_found(self) -> bool:
+        return self._found == _look_of(self._path)
+
+    @override
+    def _open(self) -> sqlite3.Connection:
+        if any(path.exists() and path.stat().st_size for path in _companions(self._path)):
+            raise StoreUnavailable(f"The embedded database was left in the midst of a write; {START_IT}.")
+        where = f"{self._path.absolute().as_uri()}?immutable=1"
+        connection = sqlite3.connect(where, uri=True, isolation_level=None, cached_statements=STATEMENTS)
+        try:
+            _demand_version(connection)
+        except BaseException:
+            connection.close()
+            raise
+        connection.set_progress_handler(self._is_late, OPCODES_BETWEEN_LOOKS)
+        self._inode = _inode_of(self._path)
+        return connection
+
+
+def _demand_version(connection: sqlite3.Connection) -> None:
+    found = _schema_version(connection)
+    if found != VERSION:
+        by = (
+            f"an older version of llmgateway; {START_IT}"
+            if found < VERSION
+            else "a newer version of llmgateway"
+        )
+        raise StoreUnavailable(f"The embedded database was last used by {by}.")
+
+
+def _companions(path: Path) -> list[Path]:
+    """What holds writes that are not in the file: WAL, and the journal of other modes."""
+    return [path.with_name(path.name + end) for end in ("-wal", "-journal")]
+
+
+def _look_of(path: Path) -> list[tuple[int, int, int]]:
+    """What is another when somebody has written."""
+    files = [one for one in (path, *_companions(path)) if one.exists()]
+    return [(found.st_ino, found.st_size, found.st_mtime_ns) for found in (one.stat() for one in files)]
 
 
 def _make_private(path: Path) -> None:

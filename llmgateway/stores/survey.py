@@ -1,6 +1,5 @@
 """What all journals of this machine hold, read beside the workers that write them."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from msgspec import Struct
 
 from llmgateway.domain.call import Record
 from llmgateway.stores.segment import read
-from llmgateway.stores.worker_lock import lock
+from llmgateway.stores.worker_lock import closed
 from llmgateway.wire.frames import SETTLE
 
 DEAD_LETTERS = "dead-letters.jsonl"
@@ -64,7 +63,5 @@ def _worker(directory: Path) -> Worker:
 
 
 def _is_alive(directory: Path) -> bool:
-    held = lock(directory)
-    if held is not None:
-        os.close(held)
-    return held is None
+    with closed(directory) as is_free:
+        return not is_free

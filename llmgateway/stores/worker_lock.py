@@ -4,6 +4,7 @@ dead."""
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -22,6 +23,29 @@ def lock(directory: Path) -> int | None:
         pass  # held, or deleted with its directory since it was opened
     os.close(fd)
     return None
+
+
+@contextlib.contextmanager
+def closed(directory: Path) -> Iterator[bool]:
+    """Whether nobody lives there; for the length of the block nobody can move in. Nothing is written: where
+    there is no lock, none is made."""
+    try:
+        fd = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        yield _shared(fd)
+    finally:
+        os.close(fd)
+
+
+def _shared(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def unlock(directory: Path, fd: int) -> None:
