@@ -19,7 +19,7 @@ import pytest
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.ports import UsageQuery
 from llmgateway.stores.alongside import alongside
-from llmgateway.stores.sqlite import SqliteStore, open_sqlite
+from llmgateway.stores.sqlite import SqliteStore, open_sealed, open_sqlite
 from tests.stores.contract import key
 from tests.stores.samples import NOON, record
 from tests.stores.watching import lines_of, loop_lag, seconds_to_fail, works
@@ -267,3 +267,59 @@ async def test_a_busy_event_loop_does_not_starve_the_thread(store: SqliteStore) 
             await store.append(made)
             took.append(time.perf_counter() - began)
     assert max(took) < PATIENCE
+
+
+# --- sealed: read as it lies there
+
+
+def left_in(directory: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in directory.iterdir()}
+
+
+async def test_a_sealed_file_is_read_without_a_trace(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.insert("keys", key("a"))
+        await store.append([record(random.Random(1))])
+    before = left_in(path.parent)
+    path.parent.chmod(0o500)
+    try:
+        async with open_sealed(path) as sealed:
+            assert await sealed.get("keys", "a") == key("a")
+            assert [row.requests for row in await sealed.usage(UsageQuery())] == [1]
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                await sealed.insert("keys", key("b"))
+            assert sealed.is_as_found()
+    finally:
+        path.parent.chmod(0o700)
+    assert left_in(path.parent) == before
+
+
+async def test_a_sealed_file_tells_that_somebody_has_written(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.insert("keys", key("a"))
+    async with open_sealed(path) as sealed:
+        async with open_sqlite(path) as store:
+            await store.insert("keys", key("b"))
+            assert not sealed.is_as_found()
+        assert not sealed.is_as_found()
+
+
+async def test_what_was_left_in_the_midst_of_a_write_is_not_sealed(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.insert("keys", key("a"))
+        with pytest.raises(StoreUnavailable, match="start the gateway on it once"):
+            async with open_sealed(path):
+                pass
+
+
+@pytest.mark.parametrize(("change", "by"), [(-1, "an older version"), (1, "a newer version")])
+async def test_a_file_of_another_version_is_not_sealed(path: Path, change: int, by: str) -> None:
+    async with open_sqlite(path):
+        pass
+    with sqlite3.connect(path) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute(f"PRAGMA user_version = {version + change}")
+    connection.close()
+    with pytest.raises(StoreUnavailable, match=by):
+        async with open_sealed(path):
+            pass

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmgateway.stores.worker_lock import lock, unlock
+from llmgateway.stores.worker_lock import closed, lock, unlock
 
 HOLD = (
     "import sys; from pathlib import Path; from llmgateway.stores.worker_lock import lock;"
@@ -86,3 +86,27 @@ def test_a_directory_that_is_gone_already_is_no_error(directory: Path) -> None:
     unlock(directory, fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
+
+
+def test_closed_to_all_while_somebody_looks(directory: Path) -> None:
+    os.close(held(directory))
+    with closed(directory) as is_free, closed(directory) as is_free_for_another:
+        assert is_free
+        assert is_free_for_another
+        assert lock(directory) is None
+    os.close(held(directory))
+
+
+def test_not_closed_where_somebody_lives(directory: Path, holder: "subprocess.Popen[str]") -> None:
+    with closed(directory) as is_free:
+        assert not is_free
+    holder.kill()
+    holder.wait()
+    with closed(directory) as is_free:
+        assert is_free
+
+
+def test_to_look_at_a_lock_makes_none(directory: Path) -> None:
+    with closed(directory) as is_free:
+        assert is_free
+    assert list(directory.iterdir()) == []
