@@ -50,3 +50,18 @@ async def test_since_when_all_is_there(store: SqliteStore) -> None:
     assert days[-1] < since.records
     assert {one.unit for one in await store.archive.sums(days[0])} == {"day"}
     assert {one.unit for one in await store.archive.sums(days[-1])} == {"day", "hour"}
+
+
+async def test_what_came_late_is_told_before_it_is_rolled_up(store: SqliteStore) -> None:
+    """The same before and after."""
+    chance, now = random.Random(3), NOON + 20 * DAY
+    await store.append([record(chance, at) for at in moments(chance, 50, NOON, now)])
+    await store.drop(Retention(records=5, hourly=5), now)
+    late = NOON - 3 * DAY
+    await store.append([record(chance, at) for at in (late, NOON, late, NOON + DAY / 24)])
+    days = await store.archive.days(now)
+    assert days[0] == late.replace(hour=0)
+    sums = [sorted(map(repr, await store.archive.sums(day))) for day in days]
+    await store.roll_up()
+    assert [sorted(map(repr, await store.archive.sums(day))) for day in days] == sums
+    assert await store.archive.days(now) == days
