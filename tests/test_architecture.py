@@ -31,6 +31,7 @@ UNMIRRORED = {
     "domain/refusals.py": "values only",
     "domain/terms.py": "values only",
     "domain/admission.py": "protocols only",
+    "domain/moving.py": "protocols only",
     "domain/ports.py": "protocols only",
     "domain/spool.py": "protocols only",
     "domain/upkeep.py": "protocols only",
@@ -133,7 +134,9 @@ def test_money_is_integers() -> None:
 
 OWNERS = {
     "bson": {"stores/mongo.py"},
-    "pymongo": {"stores/mongo.py", "stores/mongo_owners.py", "stores/mongo_sums.py"},
+    "pymongo": {
+        "stores/mongo.py", "stores/mongo_archive.py", "stores/mongo_owners.py", "stores/mongo_sums.py",
+    },
     "redis": {"stores/redis.py"},
     "schedule": {"jobs/timetable.py"},
     "sqlite3": {"stores/sqlite_file.py", "stores/sqlite_ledger.py", "stores/sqlite_sums.py"},

@@ -22,6 +22,7 @@ from llmgateway.stores.sqlite import SealedStore
 from llmgateway.stores.survey import DEAD_LETTERS, dead_letters
 
 TELL_SECONDS = 1.0  # between two lines about how far it is
+MANY = 10_000  # are told of when they begin
 COLUMNS = ("part", "in_source", "was_there", "copied", "to_copy", "conflicts", "only_there")
 FINDING = ("part", "id", "what")
 ABOUT = """
@@ -49,13 +50,14 @@ class Progress:
     def __init__(self) -> None:
         self.doing = "looking at"
         self._next = 0.0
+        self._told = ""
         self._monotonic = SystemClock().monotonic
 
     def tell(self, part: str, done: int, of: int) -> None:
-        now = self._monotonic()
-        if now >= self._next:
-            self._next = now + TELL_SECONDS
-            complain(f"{self.doing} {part}: {done:,} of {of:,}")
+        now, what = self._monotonic(), f"{self.doing} {part}"
+        if now >= self._next or (what != self._told and of >= MANY):
+            self._next, self._told = now + TELL_SECONDS, what
+            complain(f"{what}: {done:,} of {of:,}")
 
 
 async def migrate(arguments: Arguments) -> int:

@@ -28,7 +28,7 @@ from llmgateway.domain.ports import Clock, Dimension, Kind, Ledger, UsageQuery, 
 LEFT: Final = frozenset({"jobs"})  # when each daily job last ran, which is a matter of every installation
 KINDS: Final[Sequence[Kind]] = [kind for kind in get_args(Kind) if kind not in LEFT]
 BY: Final[tuple[Dimension, ...]] = ("day", "user", "key", "project", "model")
-DAYS_AT_ONCE = 31  # whose sums are compared
+DAYS_AT_ONCE = 7  # whose sums are compared
 START, END = datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC)
 
 
@@ -47,6 +47,7 @@ class Migration:
     def __init__(self, source: Origin, target: Destination, clock: Clock, tell: Tell) -> None:
         self._source = source
         self._target = target
+        self._tell = tell
         self._audit = Audit(target, clock)
         self._moves: list[Move] = [
             *((ChainMove if kind == "audit" else DocumentMove)(kind, source, target, tell) for kind in KINDS),
@@ -66,6 +67,9 @@ class Migration:
         for move, tally in zip(self._moves, tallies, strict=True):
             if tally.missing or isinstance(move, SumsMove):
                 await move.copy(tally)
+        if tallies[-1].copied:
+            self._tell("sums", 0, tallies[-1].source)
+            await self._target.rebuild()  # all days at once: faster than each span that is stale by now
         await self._target.roll_up()
 
     async def prove(self) -> Proof:
@@ -78,6 +82,7 @@ class Migration:
         days = await self._days()
         for start in range(0, len(days), DAYS_AT_ONCE):
             findings += await self._compare(days[start], days[min(start + DAYS_AT_ONCE, len(days)) - 1])
+            self._tell("sums of days", start, len(days))
         verdict = await self._audit.verify()
         if verdict.bad is not None:
             findings.append(Finding("audit", verdict.bad, f"{verdict.reason}, here as in the source"))

@@ -162,9 +162,7 @@ class MongoSums:
             if not marks:
                 return count
             await self._sum_up([(start := milliseconds(mark["_id"]), start + SLICE) for mark in marks], state)
-            same = [{"_id": mark["_id"], "n": mark["n"]} for mark in marks]  # else it is stale again
-            with self._asking(STEP_SECONDS):
-                await self._stale.delete_many({"$or": same})
+            await self._forget(marks)
             count += len(marks)
             if len(marks) < STEP:
                 return count
@@ -245,14 +243,24 @@ class MongoSums:
             await _run(source, steps)
 
     async def _mend_day(self, day: int, state: State) -> None:
-        """From the records, and nothing stays that is not from them."""
+        """From the records, and nothing stays that is not from them; so nothing of it is stale any more."""
         made, span = token_hex(8), [(day, day + DAY)]
+        with self._asking():
+            marks = await self._stale.find({"_id": between(span[0])}).to_list()
         levels = {HOUR: None, DAY: HOUR} | ({SLICE: None} if day >= state.slices_since else {})
         for size, finer in levels.items():
             await self._merge(size, span, finer, made)
             others = {"l": size, "t": between(span[0]), "made": {"$ne": made}}
             with self._asking(STEP_SECONDS):
                 await self._sums.delete_many(others)
+        await self._forget(marks)
+
+    async def _forget(self, marks: Sequence[Document]) -> None:
+        """Those that are still the same, else there are newer records."""
+        same = [{"_id": mark["_id"], "n": mark["n"]} for mark in marks]
+        if same:
+            with self._asking(STEP_SECONDS):
+                await self._stale.delete_many({"$or": same})
 
     async def _days(self, state: State) -> list[int]:
         """Those whose records and hours are all there."""

@@ -10,7 +10,7 @@ from tests.cli.conftest import Run
 COMMANDS = [
     "serve", "check", "conform", "keys create", "keys list", "keys revoke", "keys rotate", "users list",
     "users show", "users suspend", "users activate", "users password", "models list", "usage",
-    "ledger status", "ledger verify", "ledger replay", "audit verify", "version",
+    "ledger status", "ledger verify", "ledger replay", "audit verify", "migrate", "version",
     "projects list", "projects show", "projects create", "projects change", "projects end", "projects delete",
     "projects members", "projects add-member", "projects remove-member", "projects keys",
     "announcements list", "announcements show", "announcements create", "announcements change",

@@ -43,6 +43,7 @@ ELSEWHERE = tuple(
     f"{CLUSTER} {verb}" for verb in ("run", "describe", "logs", "get", "top", "port-forward")
 )  # only look
 STARTED = "llmgateway serve"  # by nearly all tests
+WITH_ECHO = "drain_pause: 0\nmodels: [{id: echo, targets: [{provider: echo}]}]\n"
 
 
 def without_index(text: str) -> str:
@@ -141,10 +142,10 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 
 async def test_the_commands_of_the_guide(gateway: Gateway, world: World) -> None:
-    """All pages but the backup's, one after the other, beside one gateway."""
+    """All pages but those with a test of their own, one after the other, beside one gateway."""
     key = (await gateway.create_key("alice")).secret
     for path in PAGES:
-        if path.stem != "backup":
+        if path.stem not in ("backup", "from-one-machine"):
             for text in blocks(path):
                 await world.run(text)
             assert (await ask(gateway, key)).status == 200, f"the gateway serves after {path.name}"
@@ -225,6 +226,33 @@ async def test_the_copy_of_an_embedded_gateway(tmp_path: Path) -> None:
     shutil.copytree(first / "copy", second / "data")
     async with Plain(second) as plain:
         assert (await fetch(plain.url, post(CHAT, chat("echo"), found[0]))).status == 200
+
+
+async def test_from_one_machine_to_many(tmp_path: Path, redis_url: str, mongo_url: str) -> None:
+    """A key that was made on the laptop works in production, and what was used there is known here."""
+    before, look, move, secrets, after = blocks(GUIDE / "from-one-machine.md")
+    async with Plain(tmp_path) as plain:
+        found = re.search(r"lgw_\w+", plain.program.output())
+        assert found is not None
+        for _ in range(3):
+            assert (await fetch(plain.url, post(CHAT, chat("echo"), found[0]))).status == 200
+        world = World(tmp_path, plain.environment)
+        await world.run(before)
+        assert await asyncio.to_thread(plain.program.stop) == 0
+    world.environment |= {"MONGO_URL": mongo_url, "REDIS_URL": redis_url}
+    assert "Nothing is in the way" in await world.run(look)
+    assert "All is there" in await world.run(move)
+    await world.run(secrets)
+    given: dict[str, str] = {}
+    for name in ("LLMGATEWAY_SECRET_KEYS", "LLMGATEWAY_KEY_PEPPER"):
+        file = tmp_path / "secrets" / name.removeprefix("LLMGATEWAY_").lower()
+        given |= {name: "", f"{name}_FILE": str(file)}
+    fleet = Gateway.fleet(given, redis_url=redis_url, mongo_url=mongo_url, workers=1, config=WITH_ECHO)
+    async with fleet as production:
+        world.environment = {**fleet.program.environment, "PATH": world.environment["PATH"]}
+        await world.run(after)
+        assert (await production.ask(post(CHAT, chat("echo"), found[0]))).status == 200
+        assert len(await production.ledger(4)) == 4
 
 
 async def test_a_version_passes_over_what_the_next_one_wrote(gateway: Gateway, mongo_url: str) -> None:
