@@ -67,9 +67,9 @@ async def migrate(arguments: Arguments) -> int:
     async with at_rest(directory) as source, target_of(settings) as (target, state):
         try:
             done = await move(source, target, is_dry=arguments.is_dry)
-        except StoreUnavailable:
-            complain("what was copied stays; run the same command again to go on")
-            raise
+        except StoreUnavailable as error:
+            stays = "What was copied stays; run the same command again to go on."
+            raise StoreUnavailable(f"{error.message} {stays}") from error
         if done.proof is not None:
             await wake(state)
     report = {

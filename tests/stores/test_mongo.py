@@ -23,7 +23,7 @@ from llmgateway.stores.survey import dead_letters
 from tests.lab.servers import Mongod
 from tests.lab.waiting import eventually, eventually_answers
 from tests.stores.contract import StoreContract, key
-from tests.stores.samples import NOON, record
+from tests.stores.samples import NOON, moments, record
 from tests.stores.upkeep_contract import UpkeepContract
 from tests.stores.watching import lines_of, loop_lag, seconds_to_fail, works
 
@@ -71,6 +71,17 @@ def index_fields(url: str, collection: str) -> list[list[str]]:
 
 def has_all_indexes(url: str) -> bool:
     return all(len(index_fields(url, name)) == len(indexes) + 1 for name, indexes in INDEXES.items())
+
+
+async def test_what_was_made_anew_is_not_stale(store: MongoStore, raw: Any) -> None:
+    """However much is put in at once, its days are summed up once."""
+    chance = random.Random(5)
+    await store.append([record(chance, at) for at in moments(chance, 50, NOON, NOON + timedelta(days=2))])
+    assert raw["stale"].count_documents({}) > 0
+    await store.rebuild()
+    assert raw["stale"].count_documents({}) == 0
+    assert await store.roll_up() == 0
+    assert [row.requests for row in await store.usage(UsageQuery())] == [50]
 
 
 async def test_indexes_appear_by_themselves(store: MongoStore, mongo_url: str) -> None:
