@@ -85,7 +85,9 @@ class Migration:
             self._tell("sums of days", start, len(days))
         verdict = await self._audit.verify()
         if verdict.bad is not None:
-            findings.append(Finding("audit", verdict.bad, f"{verdict.reason}, here as in the source"))
+            is_copy = not any(finding.part == "audit" for finding in findings)
+            where = ", in the source as here" if is_copy else ""
+            findings.append(Finding("audit", verdict.bad, f"{verdict.reason}{where}"))
         return Proof(findings, len(days), verdict)
 
     async def _days(self) -> list[datetime]:

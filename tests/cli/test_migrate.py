@@ -249,7 +249,7 @@ def test_a_log_that_is_broken_there_is_copied_and_told_of(
     code, report = told(run, *stores)
     assert code == 1
     (finding,) = report["findings"]
-    assert finding["what"] == "it was altered, here as in the source"
+    assert finding["what"] == "it was altered, in the source as here"
     assert total(report, "copied") == total(report, "in_source")
 
 

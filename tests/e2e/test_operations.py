@@ -230,7 +230,7 @@ async def test_the_copy_of_an_embedded_gateway(tmp_path: Path) -> None:
 
 async def test_from_one_machine_to_many(tmp_path: Path, redis_url: str, mongo_url: str) -> None:
     """A key that was made on the laptop works in production, and what was used there is known here."""
-    before, look, move, secrets, after = blocks(GUIDE / "from-one-machine.md")
+    before, secrets, look, move, after = blocks(GUIDE / "from-one-machine.md")
     async with Plain(tmp_path) as plain:
         found = re.search(r"lgw_\w+", plain.program.output())
         assert found is not None
@@ -240,9 +240,9 @@ async def test_from_one_machine_to_many(tmp_path: Path, redis_url: str, mongo_ur
         await world.run(before)
         assert await asyncio.to_thread(plain.program.stop) == 0
     world.environment |= {"MONGO_URL": mongo_url, "REDIS_URL": redis_url}
+    await world.run(secrets)
     assert "Nothing is in the way" in await world.run(look)
     assert "All is there" in await world.run(move)
-    await world.run(secrets)
     given: dict[str, str] = {}
     for name in ("LLMGATEWAY_SECRET_KEYS", "LLMGATEWAY_KEY_PEPPER"):
         file = tmp_path / "secrets" / name.removeprefix("LLMGATEWAY_").lower()
