@@ -23,7 +23,7 @@ from tests.stores.samples import NOON, moments, record
 
 pytestmark = pytest.mark.service
 
-NOW = NOON + timedelta(days=40)
+NOW = NOON + timedelta(days=9)
 PEPPER = "another-pepper-0123456789-0123456789"
 
 
@@ -45,7 +45,7 @@ def remember(data: Path, count: int) -> None:
     async def append() -> None:
         async with open_sqlite(data / "llmgateway.db") as store:
             await store.append([record(chance, at) for at in moments(chance, count, NOON, NOW)])
-            await store.drop(Retention(records=30, hourly=30), NOW)
+            await store.drop(Retention(records=5, hourly=5), NOW)
 
     asyncio.run(append())
 

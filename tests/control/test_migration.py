@@ -22,7 +22,7 @@ from tests.stores.samples import NOON, moments, record
 pytestmark = pytest.mark.service
 
 CLOCK = SystemClock()
-NOW = NOON + timedelta(days=60)
+NOW = NOON + timedelta(days=12)
 BY = UsageQuery(by=("day", "user", "key", "project", "model"))
 
 
@@ -39,7 +39,7 @@ async def source(tmp_path: Path) -> AsyncIterator[SqliteStore]:
                 Actor("alice", "cli"), "a", f"{number}", result="ok", details={"n": 1}
             )
         await store.append([record(chance, at) for at in moments(chance, 400, NOON, NOW)])
-        await store.drop(Retention(records=30, hourly=50), NOW)
+        await store.drop(Retention(records=5, hourly=8), NOW)
         await store.append([record(chance, at) for at in moments(chance, 30, NOW, NOW + timedelta(hours=5))])
         yield store
 
@@ -125,7 +125,7 @@ async def test_it_goes_on_where_it_was_broken_off(source: SqliteStore, target: M
 async def test_beside_a_gateway_that_has_run_there(source: SqliteStore, target: MongoStore) -> None:
     """With nothing of its own yet but the notes of its jobs and its sums."""
     await target.insert("jobs", {"id": "retention", "revision": 0, "succeeded_at": NOW})
-    await target.drop(Retention(), NOW)
+    await target.drop(Retention(records=3, hourly=8), NOW)
     run = Run(source, target)
     await run.copy()
     assert (await run.migration.prove()).findings == []
