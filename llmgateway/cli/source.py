@@ -54,9 +54,12 @@ def directory_of(arguments: Arguments) -> Path:
     """The one that is named, else that of the settings."""
     named = arguments.source or _given(arguments).get(DATA_DIR) or _declared()[DATA_DIR].default
     directory = Path(str(named)).expanduser().absolute()
-    if not (directory / DATABASE).is_file():
-        where = directory / DATABASE
-        raise InvalidRequest(f"There is no {where}; --from names the data directory of an embedded gateway.")
+    database = directory / DATABASE
+    try:
+        database.open("rb").close()
+    except OSError as error:
+        why = f"{database}: {error.strerror or error}"
+        raise InvalidRequest(f"{why}; --from names the data directory of an embedded gateway.") from None
     return directory
 
 

@@ -218,7 +218,7 @@ def test_there_is_nothing_to_be_copied_or_nowhere_to_go(run: Run, tmp_path: Path
     code, said = run(
         "migrate", "--mongo-url", "mongodb://127.0.0.1:1/x", "--redis-url", "redis://127.0.0.1:1"
     )
-    assert (code, f"There is no {tmp_path}/data/llmgateway.db" in said) == (2, True)
+    assert (code, f"{tmp_path}/data/llmgateway.db: No such file" in said) == (2, True)
     assert not (tmp_path / "data").exists()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "llmgateway.db").touch()
