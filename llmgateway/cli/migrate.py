@@ -22,6 +22,7 @@ from llmgateway.stores.sqlite import SealedStore
 from llmgateway.stores.survey import DEAD_LETTERS, dead_letters
 
 TELL_SECONDS = 1.0  # between two lines about how far it is
+PATIENCE = 60.0  # seconds that MongoDB has for a page, or for all days of a large ledger
 MANY = 10_000  # are told of when they begin
 COLUMNS = ("part", "in_source", "was_there", "copied", "to_copy", "conflicts", "only_there")
 FINDING = ("part", "id", "what")
@@ -91,12 +92,13 @@ async def migrate(arguments: Arguments) -> int:
 async def target_of(settings: Settings) -> AsyncIterator[tuple[MongoStore, State]]:
     assert settings.mongo_url is not None, "these are the settings of production"
     assert settings.redis_url is not None
-    timeouts = settings.stores
+    timeouts, url = settings.stores, settings.mongo_url.reveal()
+    async with open_mongo(url, timeouts.mongo_timeout) as mongo:
+        await mongo.ping()  # one that is away is told of soon
     async with (
-        open_mongo(settings.mongo_url.reveal(), timeouts.mongo_timeout) as mongo,
+        open_mongo(url, max(PATIENCE, timeouts.mongo_timeout)) as mongo,
         open_redis(settings.redis_url.reveal(), timeouts.redis_timeout) as redis,
     ):
-        await mongo.ping()
         yield mongo, redis
 
 

@@ -91,10 +91,8 @@ class Migration:
         return Proof(findings, len(days), verdict)
 
     async def _days(self) -> list[datetime]:
-        found: set[str] = set()
-        for ledger in (self._source, self._target):
-            found |= {str(row.group["day"]) for row in await ledger.usage(UsageQuery(by=("day",)))}
-        return [datetime.fromisoformat(day).replace(tzinfo=UTC) for day in sorted(found)]
+        sides = (self._source.archive, self._target.archive)
+        return sorted({day for archive in sides for day in await archive.days(END)})
 
     async def _compare(self, first: datetime, last: datetime) -> list[Finding]:
         query = UsageQuery(start=first, end=last + timedelta(days=1), by=BY)
