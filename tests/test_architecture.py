@@ -135,7 +135,10 @@ def test_money_is_integers() -> None:
 OWNERS = {
     "bson": {"stores/mongo.py"},
     "pymongo": {
-        "stores/mongo.py", "stores/mongo_archive.py", "stores/mongo_owners.py", "stores/mongo_sums.py",
+        "stores/mongo.py",
+        "stores/mongo_archive.py",
+        "stores/mongo_owners.py",
+        "stores/mongo_sums.py",
     },
     "redis": {"stores/redis.py"},
     "schedule": {"jobs/timetable.py"},
