@@ -381,11 +381,19 @@ async def test_s_csp_02_a_chart_draws_what_its_table_says(
         assert set(again["seen"]) >= DARK
         assert await canvas.count() == 1
         assert shown.complaints == []
-    async with window(browser, gateway.url, storage_state=state, **NO_SCRIPTS) as shown:
-        await shown.go(path)
+
+
+@pytest.mark.parametrize("options", [{}, NO_SCRIPTS], ids=["library-lost", "no-scripts"])
+async def test_where_no_chart_is_drawn_its_table_is_open(
+    browser: Browser, gateway: Gateway, state: Any, options: dict[str, Any]
+) -> None:
+    async with window(browser, gateway.url, storage_state=state, **options) as shown:
+        await shown.page.route("**/chart.umd.*", lambda route: route.abort())
+        await shown.go("/portal/usage")
         await expect(shown.page.locator(".as-table table")).to_be_visible()
-        await expect(shown.page.locator("canvas, .legend")).to_have_count(1)
-        await expect(shown.page.locator(".legend")).to_be_hidden()
+        await expect(shown.page.locator(".plot")).to_be_hidden()
+        assert await shown.page.locator("canvas").count() == 0
+        assert shown.complaints == []
 
 
 async def test_copying_a_snippet(browser: Browser, gateway: Gateway, state: Any) -> None:

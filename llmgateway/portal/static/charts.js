@@ -17,8 +17,6 @@ function options(plot, totals) {
     animation: false, // also in pictures of pages, which are taken as soon as they are loaded
     maintainAspectRatio: false,
     locale: language,
-    color: of("--soft"),
-    font: { family: styles.fontFamily, size: parseFloat(styles.fontSize) },
     interaction: { mode: "index", intersect: false },
     datasets: { bar: {
       categoryPercentage: 0.8, barPercentage: 1,
@@ -52,8 +50,14 @@ function options(plot, totals) {
 function drawn(plot, canvas) {
   const { days, names, values } = JSON.parse(plot.dataset.chart);
   const totals = days.map((_, place) => values.reduce((sum, one) => sum + one[place], 0));
-  const colour = (place) => getComputedStyle(plot).getPropertyValue(`--c${place}`);
-  const datasets = names.map((label, n) => ({ label, data: values[n], backgroundColor: colour(n) }));
+  const styles = getComputedStyle(plot);
+  const datasets = names.map((label, n) => {
+    const colour = styles.getPropertyValue(`--c${n}`);
+    const pointed = `color-mix(in srgb, ${colour} 75%, transparent)`;
+    return { label, data: values[n], backgroundColor: colour, hoverBackgroundColor: pointed };
+  });
+  // What a chart's own options say of letters does not reach those of its axes.
+  Object.assign(Chart.defaults.font, { family: styles.fontFamily, size: parseFloat(styles.fontSize) });
   return new Chart(canvas, { type: "bar", data: { labels: days, datasets }, options: options(plot, totals) });
 }
 
