@@ -7,7 +7,7 @@ from llmgateway.domain.errors import Unavailable
 from llmgateway.domain.keys import Key
 from llmgateway.domain.ports import Dimension, Document
 from llmgateway.domain.refusals import Refusal
-from llmgateway.portal.charts import Chart, by_day, stacked
+from llmgateway.portal.charts import Chart, by_day
 from llmgateway.portal.keys import keys_of
 from llmgateway.portal.spans import Span, lately, this_month
 from llmgateway.portal.standings import of_person
@@ -43,10 +43,7 @@ async def tokens_by_day(
     report = await desk.control.reports.usage(ask)
     title, others = (BY_MODEL, OTHERS) if by == "model" else (BY_DAY, ALL_OTHERS)
     series = by_day(report.rows, span.days, by, visit.words.gettext(others))
-    return stacked(
-        span.days, series, visit.words.gettext(title),
-        label=visit.words.short_day, number=visit.words.number, short=visit.words.short,
-    )  # fmt: skip
+    return Chart(title=visit.words.gettext(title), days=tuple(span.days), series=series)
 
 
 async def failures_of(desk: Desk, user: str) -> Sequence[Document]:

@@ -102,6 +102,7 @@ class Pages:
         }  # fmt: skip
         environment.filters |= {
             "number": words.number, "short": words.short, "percent": words.percent, "day": words.day,
+            "short_day": words.short_day,
             "ago": lambda moment: words.ago(moment, self._clock.now()),
             "translated": lambda text: words.gettext(text) if text else "",
             "utc": _utc,

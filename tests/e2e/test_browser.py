@@ -11,6 +11,7 @@ from tests.lab.browser import DESKTOP, PHONE, Window, chromium, window
 from tests.lab.client import Request, chat
 from tests.lab.gateway import Gateway
 from tests.lab.upstream import ScriptedUpstream
+from tests.lab.waiting import eventually_answers
 
 pytestmark = pytest.mark.e2e
 
@@ -23,6 +24,7 @@ models:
   - {id: held, targets: [{url: "${LLM_DEFAULT_URL}/hold-after-3/v1"}]}
 """
 MARKUP = "img, [onload], [onerror]"
+ODD_MODEL = "odd/<svg/onload=alert(1)>"
 OPERATORS = (
     "/people", "/people/new", "/person/ann", "/person/aino", "/person-state/aino", "/person-forget/aino",
     "/projects", "/projects/new", "/project/lab", "/project-end/lab", "/keys", "/models", "/model/qwen3-32b",
@@ -302,6 +304,24 @@ async def test_the_live_page_follows(browser: Browser, gateway: Gateway, state: 
         assert shown.complaints == []
 
 
+# What a chart holds, what its table says, what the pointer is told, and which colours are really to be seen.
+CHART = """() => {
+    const canvas = document.querySelector("canvas"), chart = Chart.getChart(canvas), tip = chart.tooltip;
+    const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+    copy.drawImage(canvas, 0, 0);
+    const pixels = new Uint32Array(copy.getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+    const { tHead: head, tBodies: [body] } = document.querySelector(".as-table table");
+    const read = (row, n) => Number(row.cells[n].textContent.replaceAll(",", ""));
+    return {
+        label: canvas.getAttribute("aria-label"), days: chart.data.labels.length, seen: [...new Set(pixels)],
+        series: chart.data.datasets.map((one) => [one.label, one.data.filter(Boolean)]),
+        table: [...head.rows[0].cells].slice(1, -1).map((cell) => [cell.textContent,
+            [...body.rows].map((row) => read(row, cell.cellIndex)).filter(Boolean).reverse()]),
+        told: tip.opacity ? [...tip.body.map((one) => one.lines[0]), ...tip.footer] : [],
+    };
+}"""
+DRAWN = "Chart.getChart(document.querySelector('canvas'))"
+LIGHT, DARK = {0xFF6B7A0B, 0xFFD46F3B}, {0xFFABC04F, 0xFFF2A47D}  # two colours, as they lie in memory
 SHIFTS = """new Promise(done => { let sum = 0;
     new PerformanceObserver(list => { for (const one of list.getEntries()) sum += one.value; })
         .observe({type: "layout-shift", buffered: true});
@@ -314,14 +334,66 @@ async def test_a_first_page_is_light_and_does_not_jump(
 ) -> None:
     """All that a browser loads of us at first, and Chromium's own measure of what moves."""
     options = {} if path.endswith("sign-in") else {"storage_state": state}
-    sizes: list[int] = []
+    sizes: dict[str, int] = {}
     async with window(browser, gateway.url, **options) as shown:
-        shown.page.on("response", lambda one: sizes.append(int(one.headers.get("content-length", "0"))))
+        page = shown.page
+        page.on("response", lambda one: sizes.update({one.url: int(one.headers.get("content-length", "0"))}))
         await shown.go(path)
-        await shown.page.wait_for_load_state("networkidle")
+        await page.wait_for_load_state("networkidle")
         assert len(sizes) >= 3
-        assert 5_000 < sum(sizes) < 50_000
-        assert await shown.page.evaluate(SHIFTS) < 0.01
+        library = sum(size for url, size in sizes.items() if "/chart.umd." in url)
+        assert bool(library) == (path == "/portal") == bool(await page.locator("canvas").count())
+        assert 5_000 < sum(sizes.values()) - library < 50_000
+        assert sum(sizes.values()) < 150_000
+        assert await page.evaluate(SHIFTS) < 0.01
+
+
+async def test_s_csp_02_a_chart_draws_what_its_table_says(
+    browser: Browser, gateway: Gateway, state: Any
+) -> None:
+    """In the colours of the moment; of names that are markup; with no complaint of the pages' policy."""
+    secret = (await gateway.create_key("aino", "chart")).secret
+    asked = Request("POST", "/v1/chat/completions", secret, json=chat(ODD_MODEL))
+    assert (await gateway.ask(asked)).status == 200
+    await gateway.ledger(1, user="aino", model=ODD_MODEL)
+    path = "/portal/operators/usage?by=model"
+    async with window(browser, gateway.url, storage_state=state, color_scheme="light") as shown:
+        await shown.go(path)
+        canvas, table = shown.page.locator("canvas"), shown.page.locator(".as-table table")
+        drawn = await shown.page.evaluate(CHART)
+        assert drawn["series"] == drawn["table"]
+        assert {"qwen3-32b", ODD_MODEL} <= {name for name, _ in drawn["series"]}
+        assert (drawn["label"], drawn["days"], drawn["told"]) == ("Tokens by day and model", 30, [])
+        assert set(drawn["seen"]) >= LIGHT
+        await expect(table).to_be_hidden()
+        size = await canvas.bounding_box()
+        assert size is not None
+        await canvas.hover(position={"x": size["width"] - 10, "y": 100})
+        await eventually_answers(lambda: shown.page.evaluate(f"{DRAWN}.tooltip.opacity"), "what is told")
+        said = (await shown.page.evaluate(CHART))["told"]
+        assert {f"{name}: {values[-1]:,}" for name, values in drawn["series"]} <= set(said)
+        assert said[-1] == f"All: {sum(values[-1] for _, values in drawn['series']):,}"
+        await shown.page.emulate_media(color_scheme="dark")
+        first = f"{DRAWN}.data.datasets[0].backgroundColor == '#4fc0ab'"
+        await eventually_answers(lambda: shown.page.evaluate(first), "other colours")
+        again = await shown.page.evaluate(CHART)
+        assert (again["series"], LIGHT & set(again["seen"])) == (drawn["series"], set())
+        assert set(again["seen"]) >= DARK
+        assert await canvas.count() == 1
+        assert shown.complaints == []
+
+
+@pytest.mark.parametrize("options", [{}, NO_SCRIPTS], ids=["library-lost", "no-scripts"])
+async def test_where_no_chart_is_drawn_its_table_is_open(
+    browser: Browser, gateway: Gateway, state: Any, options: dict[str, Any]
+) -> None:
+    async with window(browser, gateway.url, storage_state=state, **options) as shown:
+        await shown.page.route("**/chart.umd.*", lambda route: route.abort())
+        await shown.go("/portal/usage")
+        await expect(shown.page.locator(".as-table table")).to_be_visible()
+        await expect(shown.page.locator(".plot")).to_be_hidden()
+        assert await shown.page.locator("canvas").count() == 0
+        assert shown.complaints == []
 
 
 async def test_copying_a_snippet(browser: Browser, gateway: Gateway, state: Any) -> None:

@@ -1,5 +1,6 @@
 """A whole portal over a real store: what a browser sees of it, without a browser."""
 
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -181,3 +182,13 @@ async def plain_user(portal: Portal, browser: Browser, login: str = "alice") -> 
     """Signed up, and no administrator."""
     await browser.sign_up(login)
     await portal.desk.control.people.change(ANN, login, UserChanges(roles=["user"]))
+
+
+def charted(page: str) -> dict[str, dict[str, int]]:
+    """What a page's script draws: of each series its days, and their numbers."""
+    (written,) = re.findall(r"data-chart='([^']*)'", page)
+    told = json.loads(unescape(written))
+    return {
+        name: dict(zip(told["days"], values, strict=True))
+        for name, values in zip(told["names"], told["values"], strict=True)
+    }

@@ -8,8 +8,6 @@ import pytest
 from llmgateway.portal.assets import DIRECTORY, FOR_EVER, Assets, takes_gzip
 from tests.portal.house import Browser
 
-VENDORED = DIRECTORY / "swagger-ui"
-
 
 def file(name: str) -> bytes:
     (path,) = DIRECTORY.rglob(name)
@@ -64,14 +62,21 @@ def test_who_takes_gzip(accepted: str, takes: bool) -> None:
     assert takes_gzip(accepted) is takes
 
 
-def test_what_is_vendored_is_what_its_note_says() -> None:
-    note = (VENDORED / "README.md").read_text()
-    told = dict(re.findall(r"^([0-9a-f]{64})  (\S+)$", note, re.MULTILINE))
-    files = VENDORED.glob("swagger-ui*")
+@pytest.mark.parametrize(
+    ("vendored", "licences"),
+    [
+        ("swagger-ui", {"LICENSE": "Apache License", "NOTICE": "SmartBear"}),
+        ("chartjs", {"LICENSE.md": "Chart.js Contributors", "LICENSE-kurkle-color.md": "Jukka Kurkela"}),
+    ],
+)
+def test_what_is_vendored_is_what_its_note_says(vendored: str, licences: dict[str, str]) -> None:
+    directory = DIRECTORY / vendored
+    told = dict(re.findall(r"^([0-9a-f]{64})  (\S+)$", (directory / "README.md").read_text(), re.MULTILINE))
+    files = (path for path in directory.iterdir() if path.name not in {"README.md", *licences})
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     assert found == {name: digest for digest, name in told.items()}
-    assert "Apache License" in (VENDORED / "LICENSE").read_text()
-    assert "SmartBear" in (VENDORED / "NOTICE").read_text()
+    for name, words in licences.items():
+        assert words in (directory / name).read_text()
 
 
 async def test_s_prx_21_a_thousand_ranges_are_one_whole_file(browser: Browser) -> None:

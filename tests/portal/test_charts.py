@@ -1,11 +1,13 @@
-"""Charts: how they are drawn, and which series they have."""
-
-import pytest
+"""Charts: which series they have, and that a page says all of it, whatever names are like."""
 
 from llmgateway.domain.ports import UsageRow
-from llmgateway.portal.charts import MOST_SERIES, Chart, Series, by_day, stacked, step_of
+from llmgateway.portal.charts import MOST_SERIES, Chart, Series, by_day
+from tests.portal.house import Browser, Portal, charted
+from tests.portal.test_overview import used
 
 DAYS = ("2026-11-18", "2026-11-19", "2026-11-20")
+ODD = "it's </div><script>alert(\"1\")</script> & 'ö' \u2028"
+LIBRARY = "/portal/static/chart.umd.min."
 
 
 def row(model: str, day: str, tokens: int) -> UsageRow:
@@ -22,51 +24,40 @@ def test_series_are_by_size_and_the_small_ones_together() -> None:
     assert sum(series[-1].values) == 1 + 2 + 3 + 4
 
 
-def drawn(*series: Series) -> Chart:
-    return stacked(DAYS, series, "Tokens", label=str, number=lambda value: f"{value:.0f} t", short=str)
+def chart(*values: tuple[int, ...]) -> Chart:
+    series = tuple(Series(f"m{n}", one) for n, one in enumerate(values))
+    return Chart(title="Tokens", days=DAYS, series=series)
 
 
-def test_columns_are_stacked_to_scale() -> None:
-    chart = drawn(Series("a", (100, 0, 300)), Series("b", (100, 0, 700)))
-    (a1, b1, a3, b3) = chart.bars
-    assert [bar.colour for bar in chart.bars] == [0, 1, 0, 1]
-    assert (a1.x, a1.width) == (b1.x, b1.width)
-    assert a1.height == b1.height
-    assert b1.y + b1.height == pytest.approx(a1.y, abs=0.02)
-    assert a1.y + a1.height == pytest.approx(a3.y + a3.height, abs=0.02)
-    assert b3.height == pytest.approx(7 * a1.height, rel=0.01)
-    assert b3.title == "2026-11-20, b: 700 t"
-    assert [line.text for line in chart.lines] == ["0 t", "200 t", "400 t", "600 t", "800 t", "1000 t"]
-    assert [label.text for label in chart.labels] == list(DAYS)
-    assert chart.total_of(2) == 1000
-
-
-@pytest.mark.parametrize(
-    ("highest", "step"), [(1, 1), (5, 1), (6, 2), (11, 5), (99, 20), (1001, 500), (12_345_678, 5_000_000)]
-)
-def test_lines_stand_at_round_numbers(highest: int, step: int) -> None:
-    assert step_of(highest) == step
+def test_a_day_has_the_sum_of_its_series() -> None:
+    assert [chart((100, 0, 300), (100, 0, 700)).total_of(place) for place in range(3)] == [200, 0, 1000]
 
 
 def test_nothing_is_empty() -> None:
-    assert drawn().is_empty
-    assert drawn(Series("a", (0, 0, 0))).is_empty
-    assert not drawn(Series("a", (0, 0, 1))).is_empty
+    assert chart().is_empty
+    assert chart((0, 0, 0)).is_empty
+    assert not chart((0, 0, 1)).is_empty
 
 
-def test_many_days_have_few_labels() -> None:
-    days = [f"d{n}" for n in range(366)]
-    chart = stacked(days, [Series("a", tuple(range(366)))], "Tokens", label=str, number=str, short=str)
-    assert len(chart.labels) <= 8
-    assert len(chart.bars) == 365
-    assert all(bar.x >= 0 and bar.x + bar.width <= chart.right for bar in chart.bars)
-    assert all(bar.y >= 0 and bar.y + bar.height <= chart.height for bar in chart.bars)
+async def test_s_csp_02_the_script_is_told_all_days_and_names_that_are_markup(
+    alice: Browser, portal: Portal
+) -> None:
+    await alice.get("/portal")
+    assert LIBRARY not in alice.page
+    await used(portal, "alice", "qwen3-32b", id="a")
+    await used(portal, "alice", ODD, days_ago=2, id="b")
+    answer = await alice.get("/portal/usage")
+    assert "<script>alert" not in answer.text
+    drawn = charted(answer.text)
+    assert list(drawn) == sorted(["qwen3-32b", ODD])
+    for name, day in (("qwen3-32b", "20 Nov"), (ODD, "18 Nov")):
+        assert len(drawn[name]) == 30
+        assert list(drawn[name])[-3:] == ["18 Nov", "19 Nov", "20 Nov"]
+        assert {on: tokens for on, tokens in drawn[name].items() if tokens} == {day: 123}
 
 
-def test_millions_are_written_short_beside_the_lines() -> None:
-    for most, text in ((700_000, "n"), (1_500_000, "s")):
-        chart = stacked(
-            DAYS, [Series("a", (most, 0, 0))], "Tokens", label=str, number=lambda _: "n", short=lambda _: "s"
-        )
-        assert {line.text for line in chart.lines} == {text}
-        assert chart.bars[0].title.endswith("n")
+async def test_only_pages_with_something_to_draw_load_the_library(alice: Browser, portal: Portal) -> None:
+    await used(portal, "alice", "qwen3-32b", id="a")
+    for path, count in (("", 1), ("/usage", 1), ("/usage?model=other", 0), ("/keys", 0)):
+        await alice.get(f"/portal{path}")
+        assert alice.page.count(LIBRARY) == count, path

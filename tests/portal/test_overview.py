@@ -10,7 +10,7 @@ from llmgateway.domain.call import Tokens
 from llmgateway.domain.limits import Limits, Scope, Standing
 from llmgateway.domain.refusals import Refusal
 from tests.control.desk import ANN
-from tests.portal.house import Browser, Portal
+from tests.portal.house import Browser, Portal, charted
 from tests.stores.samples import record
 
 
@@ -45,8 +45,8 @@ async def test_figures_of_the_month_are_ones_own(alice: Browser, portal: Portal)
     assert "<dd>246</dd>" in alice.page
     assert "€0.0100" in alice.page
     assert "bobs-model" not in alice.page
-    assert "20 Nov, qwen3-32b: 123" in alice.page
-    assert "17 Nov, org/embed: 123" in alice.page
+    drawn = charted(alice.page)
+    assert (drawn["qwen3-32b"]["20 Nov"], drawn["org/embed"]["17 Nov"]) == (123, 123)
 
 
 async def test_limits_say_what_is_left(alice: Browser, portal: Portal) -> None:

@@ -1,4 +1,4 @@
-// What pages do better with a script: copying, charts that begin with today, and a menu that is open where there is
+// What pages do better with a script: copying, and a menu that is open where there is
 // room. All of it works without.
 "use strict";
 
@@ -14,8 +14,6 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     setTimeout(() => { label.textContent = before; }, 2000);
   });
 }
-
-for (const chart of document.querySelectorAll(".figure-scroll")) chart.scrollLeft = chart.scrollWidth;
 
 const menu = document.querySelector("[data-menu]");
 if (menu) {

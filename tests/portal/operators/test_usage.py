@@ -8,7 +8,7 @@ import pytest
 from llmgateway.control.keys import NewKey
 from llmgateway.domain.call import Tokens
 from tests.control.desk import ANN
-from tests.portal.house import Browser, Portal
+from tests.portal.house import Browser, Portal, charted
 from tests.portal.test_overview import used
 
 USAGE = "/portal/operators/usage"
@@ -55,9 +55,9 @@ async def test_the_sum_and_the_names(ann: Browser) -> None:
     assert ">laptop</a>" in ann.page
     assert ">gone</a>" in ann.page
     await ann.get(USAGE)
-    assert "20 Nov, ville: 123" in ann.page
+    assert charted(ann.page)["ville"]["20 Nov"] == 123
     await ann.get(f"{USAGE}?by=project")
-    assert "20 Nov, thesis: 246" in ann.page
+    assert charted(ann.page)["thesis"]["20 Nov"] == 246
 
 
 async def test_both_files_hold_the_table(ann: Browser) -> None:
