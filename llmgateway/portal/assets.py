@@ -22,7 +22,7 @@ TYPES: Mapping[str, str] = {
 }
 FOR_EVER = "public, max-age=31536000, immutable"
 LEVEL = 6  # the best is not a hundredth smaller
-CODING = re.compile(r"(?:^|,)\s*([\w*-]+)\s*(?:;\s*q=([\d.]+))?\s*(?=,|$)")
+CODING = re.compile(r"(?:^|,)\s*([\w*-]+)\s*(?:;\s*q=([\d.]+)\s*)?(?=,|$)")
 
 
 class Asset(Struct, frozen=True):

@@ -48,6 +48,8 @@ async def test_what_is_zipped_is_so_once_and_the_same_in_every_process() -> None
     [
         ("gzip, deflate, br", True),
         ("br;q=1.0, GZIP ; q=0.5", True),
+        (" gzip ; q=0.5 , br", True),
+        ("br , gzip ", True),
         ("*", True),
         ("*;q=0", False),
         ("gzip;q=0, *", False),
@@ -56,6 +58,7 @@ async def test_what_is_zipped_is_so_once_and_the_same_in_every_process() -> None
         ("", False),
         ("gzipped", False),
         ("gzip;q=nonsense", False),
+        ("gzip x", False),
     ],
 )
 def test_who_takes_gzip(accepted: str, takes: bool) -> None:
