@@ -2,9 +2,10 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,13 @@ def test_s_in_12_a_pattern_takes_linear_time(name: str) -> None:
     for attack in ATTACKS:
         given = attack if isinstance(pattern.pattern, str) else attack.encode()
         for look in looks:
-            began = time.process_time()
-            look(given)  # type: ignore[arg-type]  # of the pattern's own kind
-            spent = time.process_time() - began
-            assert spent < AT_MOST, (pattern.pattern, attack[:20], attack[-3:], look.__name__, spent)
+            spent = [seconds(look, given)]
+            if spent[0] >= AT_MOST:  # once more: it may have been the collector
+                spent.append(seconds(look, given))
+            assert min(spent) < AT_MOST, (pattern.pattern, attack[:20], attack[-3:], look.__name__, spent)
+
+
+def seconds(look: Callable[[Any], object], given: str | bytes) -> float:
+    began = time.process_time()
+    look(given)
+    return time.process_time() - began
