@@ -19,6 +19,7 @@ from llmgateway.control.plain import plain
 from llmgateway.domain.errors import GatewayError, MethodNotAllowed, NotAllowed, NotFound, Unavailable
 from llmgateway.domain.people import User
 from llmgateway.portal.address import Addresses
+from llmgateway.portal.cookie import cookie_in
 from llmgateway.portal.events import event_stream
 from llmgateway.portal.form import read_form
 from llmgateway.portal.origin import Origins
@@ -128,7 +129,7 @@ class Door:
         )  # fmt: skip
 
     def _look(self, request: Request) -> Look:
-        language, _, theme = request.cookies.get(self._house.look_cookie, "").partition(".")
+        language, _, theme = (cookie_in(request, self._house.look_cookie) or "").partition(".")
         if language not in self._house.words:
             language = language_of(request.headers.get("accept-language", ""), self._house.words)
         return Look(language, cast(Theme, theme if theme in ("light", "dark") else "auto"))

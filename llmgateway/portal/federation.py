@@ -25,6 +25,7 @@ from llmgateway.domain.identity import Identity
 from llmgateway.domain.people import User
 from llmgateway.domain.ports import Clock, Shelf
 from llmgateway.domain.saml import NAME_ID, Saml
+from llmgateway.portal.cookie import cookie_in
 from llmgateway.portal.saml import Idp, ServiceProvider, SignOut
 from llmgateway.portal.saml_guard import (
     ASSERTION,
@@ -132,7 +133,7 @@ class SamlFederation:
 
     def _remembered(self, visit: Visit) -> str | None:
         """The word of a way that this browser is on already, in another tab: both shall arrive."""
-        word = visit.request.cookies.get(self._cookie, "")
+        word = cookie_in(visit.request, self._cookie) or ""
         return word if WORD.fullmatch(word) else None
 
     async def receive(self, visit: Visit) -> Answer:
@@ -156,7 +157,7 @@ class SamlFederation:
         if stored is None:
             raise NotAllowed(OTHER_BROWSER)
         arriving = msgspec.msgpack.decode(stored, type=Arriving)
-        shown = _hash_of(visit.request.cookies.get(self._cookie, ""))
+        shown = _hash_of(cookie_in(visit.request, self._cookie) or "")
         if arriving.browser and not hmac.compare_digest(arriving.browser, shown):
             raise NotAllowed(OTHER_BROWSER)
         actor = Actor(f"user {arriving.identity.subject}", visit.actor.source, visit.actor.request_id)

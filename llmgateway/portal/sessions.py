@@ -25,6 +25,7 @@ from llmgateway.domain.people import User
 from llmgateway.domain.ports import Clock, Shelf
 from llmgateway.domain.secret import Secret
 from llmgateway.domain.steady import SteadyClock
+from llmgateway.portal.cookie import cookie_in
 from llmgateway.portal.origin import SAFE_METHODS, Origins
 from llmgateway.portal.words import later
 
@@ -184,7 +185,7 @@ class Sessions:
             await self._shelf.delete(SHELF, id)
 
     def _id_in(self, request: Request) -> str | None:
-        signed = request.cookies.get(self.cookie)
+        signed = cookie_in(request, self.cookie)
         if signed is None:
             return None
         try:
