@@ -62,7 +62,8 @@ class Upkeep(Ledger, Protocol):
         """Those of these records that are stored."""
 
     async def twins(self, start: datetime, end: datetime) -> list[list[Document]]:
-        """Records of [start, end) that say the same but for their ids, which only a fault can make."""
+        """Records of [start, end) that say the same but for their ids: one call twice, by a fault, or calls
+        of one millisecond that their caller named alike."""
 
 
 class Lead(Protocol):

@@ -6,7 +6,8 @@ with a pause between them have seen it: nearly all that differs in one is on its
 
 - missing: settled in a journal, not in the ledger. It is appended.
 - altered: with other tokens or cost in the ledger than in the journal. The difference is appended.
-- twin: one call under two ids, the same to the last field. All but the first are taken back.
+- twin: one call under two ids, the same to the last field, and the gateway named it. All but the first are
+  taken back. Calls that bear a name of their caller's may be alike and many: they stay.
 - drift: an hour whose sums are not those of its records. It is summed up anew.
 - orphan: left open by a dead worker. `recover` settles it, as a start of the gateway would.
 """
@@ -132,7 +133,7 @@ class Reconciliation:
     async def _twins(self, start: datetime, end: datetime) -> dict[str, Adjustment]:
         found: dict[str, Adjustment] = {}
         for lines in await self._ledger.twins(start, end):
-            for line in lines[1:]:
+            for line in lines[1:] if _is_one_call(lines) else ():
                 if not await self._ledger.known([f"{line['id']}{ADJUSTED}1"]):
                     found[line["id"]] = _taken_back(line, lines[0]["id"])
         return found
@@ -192,6 +193,14 @@ def _adjustment(record: Record, number: int, *, tokens: Tokens, cost: int, why: 
         outcome=record.outcome, status=record.status, usage_source=record.usage_source,
         tokens=tokens, cost=cost, adjusts=record.id, why=why,
     )  # fmt: skip
+
+
+def _is_one_call(lines: Sequence[Document]) -> bool:
+    """Whether the gateway gave them their name, which is the id of one of them. Who brings the id of another
+    call as a name has read it in that call's answer, so in a later millisecond than that came in: unless the
+    answer took none."""
+    said = lines[0]["duration_ms" if lines[0]["ttft_ms"] is None else "ttft_ms"]
+    return said > 0 and any(line["request_id"] == line["id"] for line in lines)
 
 
 def _taken_back(line: Document, first: str) -> Adjustment:

@@ -63,6 +63,7 @@ class FileJournal:
         self._spare: Segment | None = None
         self._laying_out = threading.Lock()
         self._locks: list[tuple[Path, int]] = []
+        self._orphans: set[str] = set()  # not settled here yet: nothing but the files of the dead holds them
         self._owing: set[Path] = set()  # of dead workers that hold something elsewhere, perhaps
         self._number = 0
         self._dirty = threading.Event()
@@ -127,6 +128,7 @@ class FileJournal:
 
     def settle(self, record: Record) -> None:
         self._open.pop(record.id, None)
+        self._orphans.discard(record.id)
         self.unshipped += 1
         if not self._append(frame(SETTLE, _encode(record))):
             self._overflow.append(record)  # even the head-room is used up: the store is its only chance
@@ -167,13 +169,16 @@ class FileJournal:
             self._segments.popleft().delete()
 
     def _batch_adopted(self, most: int) -> Batch | None:
-        while self._adopted:
-            segment = self._adopted[0]
+        """The files stay until what they left open is settled here: this worker may die before it is."""
+        for segment in list(self._adopted):
             records, end = segment.settled(most)
             if records:
                 return Batch(records, segment, end)
-            self._adopted.popleft().delete()
-            self._release_adopted()
+            segment.shipped_to = end  # what is left is not looked through again
+            if not self._orphans:
+                self._adopted.remove(segment)
+                segment.delete()
+                self._release_adopted()
         return None
 
     def shipped(self, batch: Batch) -> None:
@@ -217,9 +222,9 @@ class FileJournal:
 
     async def take_over(self) -> Estate:
         """Adopts the journals of dead workers: what they settled is shipped from here, what they left open is
-        the caller's to settle; their files are deleted when all that they hold is in the store, and their
-        directories when what they held elsewhere is given back, too. They are read in a thread: whoever died
-        while the store was away leaves hundreds of megabytes."""
+        the caller's to settle; their files are deleted when the one is in the store and the other settled
+        here, and their directories when what they held elsewhere is given back, too. They are read in a
+        thread: whoever died while the store was away leaves hundreds of megabytes."""
         dead = self._lock_dead()
         paths = [path for directory, _ in dead for path in sorted(directory.glob("*.journal"))]
         try:
@@ -232,6 +237,7 @@ class FileJournal:
         self.unshipped += sum(remains.settled)
         self._adopted.extend(Segment.adopt(path) for path in paths)
         self._open.update((record.id, record) for record in remains.orphans)
+        self._orphans.update(record.id for record in remains.orphans)
         self._owing |= {directory for directory, _ in dead}
         return Estate([directory.name for directory, _ in dead], remains.orphans, remains.spent)
 

@@ -85,9 +85,11 @@ class SqliteLedger:
         return [_ledger_line(doc) for (doc,) in rows]
 
     async def twins(self, start: datetime, end: datetime) -> list[list[Document]]:
+        known = await self.file.read(sums.bounds)
+        asked = (milliseconds(start), milliseconds(end))
         found: dict[bytes, list[Document]] = {}
-        for hour in units([(milliseconds(start), milliseconds(end))], HOUR):
-            for (doc,) in await self._all(_TWINS, hour, hour + HOUR):
+        for first, last in _shared(asked, known, HOUR):
+            for (doc,) in await self._all(_TWINS, first, last):
                 line = _ledger_line(doc)
                 said = msgspec.json.encode({**line, "id": None})
                 found.setdefault(said, []).append(line)
@@ -115,7 +117,7 @@ class SqliteLedger:
         known = await self.file.read(sums.bounds)
         asked = (milliseconds(start), milliseconds(end))
         found: list[datetime] = []
-        for first, last in _daily(asked, known):
+        for first, last in _shared(asked, known, DAY):
             hours = await self.file.read(partial(sums.differing_hours, start=first, end=last))
             found += [moment_of(hour) for hour in hours]
         return found
@@ -244,12 +246,12 @@ def _matching(query: RecordQuery) -> tuple[str, list[object]]:
     return " AND ".join(clauses), values
 
 
-def _daily(asked: Span, known: Span | None) -> list[Span]:
-    """Whole days of what is asked and known."""
+def _shared(asked: Span, known: Span | None, size: int) -> list[Span]:
+    """Whole units of what is asked and known."""
     if known is None:
         return []
     start, end = max(asked[0], known[0]), min(asked[1], known[1])
-    return [(day, day + DAY) for day in units([(start, end)], DAY)] if start < end else []
+    return [(unit, unit + size) for unit in units([(start, end)], size)] if start < end else []
 
 
 def _before(now: datetime, days: int | None) -> int | None:

@@ -91,6 +91,27 @@ async def test_r_acc_18_seeded_faults_are_found_and_put_right_once(ledger: Store
         assert await Shipper(alive, ledger.append).drain(5)
 
 
+async def test_r_acc_18_calls_that_their_caller_named_alike_are_not_taken_back(
+    ledger: Store, root: Path
+) -> None:
+    """Of calls of one millisecond. They may bear one name of the caller's own, or the id of another call: but
+    nobody knows that in the millisecond in which it came, unless the answer took no longer."""
+    first, quick, *_ = (msgspec.structs.replace(one, outcome="completed") for one in calls(10))
+    quick.ttft_ms, quick.duration_ms = 0, 0
+    made = [
+        *(msgspec.structs.replace(first, id=f"{first.id[:-1]}{n}", request_id="of-mine") for n in "xyz"),
+        quick, msgspec.structs.replace(quick, id=f"{quick.id[:-1]}x"),
+    ]  # fmt: skip
+    await ledger.append(made)
+    assert len(await ledger.twins(NOON, NOON + timedelta(days=1))) == 2
+    work = reconciliation(ledger, root)
+    assert await work.run() == NOTHING
+    double = msgspec.structs.replace(first, ttft_ms=None)
+    await ledger.append([double, msgspec.structs.replace(double, id=f"{double.id[:-1]}w")])
+    assert await work.run() == Found(twins=1)
+    assert (await ledger.usage(UsageQuery()))[0].requests == len(made) + 1
+
+
 async def test_a_correction_that_was_wrong_gets_another(ledger: Store, root: Path) -> None:
     (one,) = calls(1)
     with FileJournal(root, worker="alive") as alive:

@@ -13,7 +13,7 @@ from llmgateway.domain.admission import Spent
 from llmgateway.domain.call import Record, Tokens
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.ports import Document, SystemClock
-from llmgateway.jobs.ship import BATCH, Recovery, Shipper
+from llmgateway.jobs.ship import AT_ONCE, BATCH, Recovery, Shipper
 from llmgateway.stores.journal import FileJournal
 from tests.lab.waiting import eventually
 from tests.stores.samples import record as sample
@@ -162,6 +162,34 @@ async def test_what_a_dead_worker_left_open_is_settled_with_what_is_known(tmp_pa
     assert found.ended_at is not None
     assert sorted(shelf.stored) == ["id-00010", "id-00011", "id-1"]
     assert [one.id for one in seen] == ["id-1"]
+
+
+async def test_a_recovery_that_is_cut_off_leaves_the_rest_to_the_next_start(tmp_path: Path) -> None:
+    """By a shutdown, while it lets others have their turn: they ship what is settled."""
+    shelf = Shelf()
+
+    def shut_down(_: Record) -> None:
+        looking.cancel()
+
+    async def nothing_held(worker: str, spent: Spent) -> None:
+        pass
+
+    with FileJournal(tmp_path, worker="dead") as dead:
+        for number in range(AT_ONCE + 50):
+            dead.reserve(record(f"id-{number}"))
+    with FileJournal(tmp_path, worker="heir") as journal:
+        recovery = Recovery(journal, journal, CLOCK, lines=shelf.lines, sinks=[shut_down])
+        looking = asyncio.ensure_future(recovery.look())
+        with pytest.raises(asyncio.CancelledError):
+            await looking
+        assert await Shipper(journal, shelf.append).drain(5)
+        assert len(shelf.stored) == AT_ONCE
+    with FileJournal(tmp_path, worker="next") as journal:
+        recovery = Recovery(journal, journal, CLOCK, lines=shelf.lines, heirs=[nothing_held])
+        assert await recovery.look() == 50
+        assert await Shipper(journal, shelf.append).drain(5)
+    assert len(shelf.stored) == AT_ONCE + 50
+    assert list(tmp_path.iterdir()) == []
 
 
 class Held:

@@ -342,6 +342,43 @@ def test_an_adopted_one_stays_while_its_records_wait(root: Path) -> None:
     assert list(root.iterdir()) == []
 
 
+def test_r_fault_49_an_heir_that_dies_before_it_has_settled_all_loses_nothing(root: Path) -> None:
+    """What it has settled is shipped, the rest is the next one's, also of files that hold nothing else."""
+    with abandoned(root, "a-dead") as dead:
+        open_ones = made(5)
+        reserve(dead, open_ones)
+        settled = passed(dead, 100)
+        assert len(dead._segments) > 1
+    with abandoned(root, "b-dead") as second:
+        orphans = taken_over(second)
+        settle(second, orphans[:2])
+        own = passed(second, 3)
+        shipped = ship_all(second)
+        assert second.oldest is None
+        assert shipped == ids(settled) + ids(orphans[:2]) + ids(own)
+    with FileJournal(root, worker="c", segment_bytes=SMALL) as third:
+        left = taken_over(third)
+        assert ids(left) == ids(orphans[2:])
+        settle(third, left)
+        assert set(ship_all(third)) == set(shipped) | set(ids(left))
+    assert list(root.iterdir()) == []
+
+
+def test_the_files_of_the_dead_go_when_all_that_was_open_is_settled(journal: FileJournal, root: Path) -> None:
+    with abandoned(root, "dead") as dead:
+        reserve(dead, made(2))
+        passed(dead, 100)
+        reserve(dead, made(1))
+    orphans = taken_over(journal)
+    before = files(root / "dead")
+    settle(journal, orphans[:2])
+    ship_all(journal)
+    assert files(root / "dead") == before
+    settle(journal, orphans[2:])
+    ship_all(journal)
+    assert not (root / "dead").exists()
+
+
 def test_a_living_worker_is_left_alone(journal: FileJournal, root: Path) -> None:
     with FileJournal(root, worker="alive", segment_bytes=SMALL) as alive:
         records = made(2)

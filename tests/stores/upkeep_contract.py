@@ -13,7 +13,7 @@ from llmgateway.domain.call import Record, Tokens
 from llmgateway.domain.ports import UsageQuery
 from llmgateway.domain.upkeep import Adjustment, Retention, Upkeep
 from tests.stores.contract import DIMENSIONS, ZONES, plain_sums, sums_of
-from tests.stores.samples import NOON, moments, record
+from tests.stores.samples import EPOCH, NOON, moments, record
 
 SPRING, AUTUMN = datetime(2026, 3, 6, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)
 FOREVER = Retention(records=None, hourly=None)
@@ -224,6 +224,8 @@ class UpkeepContract:
         found = await ledger.twins(NOON, NOON + timedelta(days=1))
         assert [[line["id"] for line in lines] for lines in found] == [sorted([made[7].id, copy.id])]
         assert await ledger.twins(NOON + timedelta(days=1), NOON + timedelta(days=2)) == []
+        async with asyncio.timeout(5):  # all times, of which nearly none have records
+            assert await ledger.twins(EPOCH, NOON + timedelta(days=365)) == found
 
 
 def _less(tokens: Tokens) -> Tokens:
