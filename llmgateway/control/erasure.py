@@ -12,6 +12,7 @@ the last of them: the periodic work gives to the pseudonym what comes late.
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from llmgateway.control.changes import announce, document_of, each, need, revise
 from llmgateway.control.ground import Ground
 from llmgateway.control.moments import now_of
 from llmgateway.control.projects import SERVICE
-from llmgateway.domain.errors import Conflict, InvalidRequest, StoreUnavailable
+from llmgateway.domain.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
 from llmgateway.domain.people import GONE, User
 from llmgateway.domain.ports import Change, Document, Kind, Shelf, UsageQuery
 from llmgateway.domain.upkeep import Upkeep
@@ -135,7 +136,8 @@ class Erasure:
         """All that are the pseudonym's now."""
         changes = {**ANONYMOUS_KEY, "user": new}
         async for key in each(self._store, "keys", {"user": old}):
-            await self._revise("keys", key, changes)
+            with suppress(NotFound):  # it was being made, and is taken back
+                await self._revise("keys", key, changes)
             await announce(self._state, [Change("keys", key["id"])])
         return {key["id"] async for key in each(self._store, "keys", {"user": new})}
 

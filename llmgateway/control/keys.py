@@ -16,10 +16,11 @@ from llmgateway.control.models import Models
 from llmgateway.control.moments import in_future, now_of
 from llmgateway.control.people import People
 from llmgateway.control.plain import view_of
-from llmgateway.domain.errors import Conflict, InvalidRequest, StoreUnavailable, shown
+from llmgateway.domain.errors import Conflict, GatewayError, InvalidRequest, StoreUnavailable, shown
 from llmgateway.domain.keys import PREFIX, Key, Purpose, State as KeyState, digest_of, mint, mint_for
 from llmgateway.domain.later import Reader
 from llmgateway.domain.limits import Limits
+from llmgateway.domain.people import User
 from llmgateway.domain.ports import Change, Document, RecordQuery
 from llmgateway.domain.secret import Secret
 
@@ -125,6 +126,11 @@ class Keys:
             fields = ("user", "name", "project", "models", "limits", "expires_at")
             await entry.accept({name: getattr(key, name) for name in fields})
             await self._store.insert("keys", document_of(key))
+            try:
+                await self._look_again(key, owner)
+            except GatewayError:
+                await self._store.delete("keys", key_id)  # nobody has been told its secret
+                raise
         return Issued(key, Secret(token))
 
     async def get(self, key_id: str, *, owner: str | None = None) -> Key:
@@ -158,7 +164,8 @@ class Keys:
                                    "use that version.")  # fmt: skip
                 return fields
 
-            return await self._revise(entry, change, fields)
+            key = await self._revise(entry, change, fields)
+            return await self._cut(entry, key) if "expires_at" in fields else key
 
     async def revoke(self, actor: Actor, key_id: str) -> Key:
         """For good. What is revoked already stays so."""
@@ -203,15 +210,38 @@ class Keys:
     def _key(self, document: Document) -> Key:
         return self._reader.read(document, Key)
 
+    async def _look_again(self, key: Key, owner: User) -> None:
+        """Whoever ends an account or a project says so first, and looks for its keys then: what was said
+        before this one was there is seen here, and what is said from now on finds it."""
+        found = await self._store.get("users", owner.id)
+        again = None if found is None else self._reader.read(found, User)
+        if again is None or again.created_at != owner.created_at:
+            raise Conflict("The account of this user was ended.", param="user")
+        if not again.is_active:
+            raise Conflict(f"The user '{owner.id}' is suspended.", param="user")
+        if await self._within(key.project, key.expires_at) != key.expires_at:
+            raise Conflict("The end of the project has just changed; please try again.", param="project")
+
     async def _within(self, project: str | None, expires_at: datetime | None) -> datetime | None:
         """No key outlives its project."""
-        found = None if project is None else await self._store.get("projects", project)
-        ends: datetime | None = None if found is None else found.get("expires_at")
+        ends = await self._end_of(project)
         if ends is None:
             return expires_at
         if ends <= now_of(self._clock):
             raise Conflict(f"The project '{shown(str(project))}' has ended.", param="project")
         return ends if expires_at is None else min(ends, expires_at)
+
+    async def _end_of(self, project: str | None) -> datetime | None:
+        found = None if project is None else await self._store.get("projects", project)
+        ends: datetime | None = None if found is None else found.get("expires_at")
+        return ends
+
+    async def _cut(self, entry: Entry, key: Key) -> Key:
+        """To the end that its project was given while the key was changed."""
+        ends = await self._end_of(key.project)
+        if ends is None or key.state == "revoked" or (key.expires_at is not None and key.expires_at <= ends):
+            return key
+        return await self._revise(entry, lambda _: {"expires_at": ends}, {})
 
     async def _revise(self, entry: Entry, change: Fields, details: dict[str, Any]) -> Key:
         document, has_changed = await revise(self._store, "keys", entry, change, details)

@@ -5,6 +5,7 @@ project's, who cannot sign in; when a project ends, all its keys do.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal
 
@@ -242,10 +243,11 @@ class Projects:
         async for key in each(self._store, "keys", {"project": project_id}):
             if key["state"] == "revoked" or not change(key):
                 continue
-            async with self._audit.change(actor, "keys.change", key["id"]) as entry:
-                _, has_changed = await revise(self._store, "keys", entry, change, {"expires_at": after})
-            if has_changed:
-                await announce(self._state, [Change("keys", key["id"])])
+            with suppress(NotFound):  # it was being made, and is taken back
+                async with self._audit.change(actor, "keys.change", key["id"]) as entry:
+                    _, has_changed = await revise(self._store, "keys", entry, change, {"expires_at": after})
+                if has_changed:
+                    await announce(self._state, [Change("keys", key["id"])])
 
 
 def _checked_changes(changes: ProjectChanges) -> tuple[dict[str, Any], Limits | UnsetType | None]:

@@ -140,9 +140,12 @@ class Owner(Struct, frozen=True):
 
 
 def with_owner(key: dict[str, Any], user: dict[str, Any] | None) -> dict[str, Any]:
-    """A key's document as caches hold it. A user who is not known yet is one without limits of their own."""
-    owner = {} if user is None else {name: user[name] for name in Owner.__struct_fields__ if name in user}
-    if user is not None and (user.get("lapsed") is not None or user.get("state", "active") != "active"):
+    """A key's document as caches hold it. No key is made before its user, so one without a user is what an
+    account has left behind that was ended."""
+    if user is None:
+        return {**key, "owner": {"state": "suspended"}}
+    owner = {name: user[name] for name in Owner.__struct_fields__ if name in user}
+    if user.get("lapsed") is not None or user.get("state", "active") != "active":
         owner["state"] = "suspended"
     return {**key, "owner": owner}
 

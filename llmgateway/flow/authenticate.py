@@ -146,7 +146,8 @@ class Authenticate:
         return found
 
     def _found(self, document: Document) -> Found:
-        return Found(self._read(document, Key), self._read(document.get("owner", {}), Owner))
+        owned = document if "owner" in document else with_owner(document, None)
+        return Found(self._read(document, Key), self._read(owned["owner"], Owner))
 
     def _judge(self, fingerprint: bytes, digest: str, found: Found | None) -> Known:
         now, date = self._now(), self._clock.now()

@@ -2,18 +2,24 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
+from typing_extensions import override
 
+from llmgateway.control.audit import Actor
 from llmgateway.control.keys import KeyChanges, NewKey, key_view
-from llmgateway.control.people import UserChanges
+from llmgateway.control.people import NewUser, UserChanges
+from llmgateway.control.projects import NewProject, ProjectChanges
+from llmgateway.control.services import Control
 from llmgateway.domain.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound
 from llmgateway.domain.keys import digest_of
 from llmgateway.domain.limits import Limits
-from llmgateway.domain.ports import Change
+from llmgateway.domain.ports import Change, Document, Kind
+from llmgateway.stores.sqlite import SqliteStore
 from tests.control.desk import ANN, PEPPER, Desk
 from tests.stores.samples import record
 
@@ -275,3 +281,91 @@ async def test_the_last_use_comes_from_the_ledger(desk: Desk) -> None:
     for days in (2, 10, 100):
         desk.clock.move(timedelta(days=days))
         assert await desk.control.keys.last_used_at(key) == datetime(2026, 11, 21, 18, tzinfo=UTC)
+
+
+class Late(SqliteStore):
+    """The same file; once, something else happens just before a key is written."""
+
+    def __init__(self, store: SqliteStore, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(store.file)
+        self._meanwhile: Callable[[], Awaitable[object]] | None = meanwhile
+
+    async def _be_late(self, kind: Kind) -> None:
+        meanwhile, self._meanwhile = self._meanwhile, None if kind == "keys" else self._meanwhile
+        if kind == "keys" and meanwhile is not None:
+            await meanwhile()
+
+    @override
+    async def insert(self, kind: Kind, document: Document) -> None:
+        await self._be_late(kind)
+        await super().insert(kind, document)
+
+    @override
+    async def replace(self, kind: Kind, document: Document) -> None:
+        await self._be_late(kind)
+        await super().replace(kind, document)
+
+
+def late(desk: Desk, meanwhile: Callable[[], Awaitable[object]]) -> Control:
+    store = Late(desk.store, meanwhile)
+    return Control.over(store, desk.state, desk.clock, pepper=PEPPER, configured=lambda: desk.configuration)
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_s_key_08_no_key_is_made_while_its_account_ends(desk: Desk, comes_back: bool) -> None:
+    """Nor for whoever has the same name after that."""
+    await desk.control.people.create(ANN, NewUser(id="alice"))
+
+    async def end() -> None:
+        await desk.erasure.forget(ANN, "alice")
+        if comes_back:
+            desk.clock.pass_seconds(1)
+            await desk.control.people.create(ANN, NewUser(id="alice"))
+
+    with pytest.raises(Conflict):
+        await late(desk, end).keys.create(Actor("user alice", "portal 10.0.0.1"), NEW)
+    assert (await desk.store.find("keys", {}, limit=9)).data == []
+
+
+async def test_no_key_is_made_while_its_user_is_shut_out(desk: Desk) -> None:
+    await desk.control.people.create(ANN, NewUser(id="alice"))
+
+    async def suspend() -> None:
+        await desk.control.people.change(ANN, "alice", UserChanges(state="suspended"))
+
+    with pytest.raises(Conflict, match="suspended"):
+        await late(desk, suspend).keys.create(ANN, NEW)
+
+
+async def test_s_key_08_no_key_is_made_while_its_project_ends(desk: Desk) -> None:
+    await desk.control.projects.create(ANN, NewProject(id="thesis"))
+    await desk.control.people.create(ANN, NewUser(id="alice", project="thesis"))
+    keys = late(desk, lambda: desk.control.projects.end(ANN, "thesis")).keys
+    with pytest.raises(Conflict, match="has ended"):
+        await keys.create(ANN, NEW)
+    assert (await desk.store.find("keys", {}, limit=9)).data == []
+
+
+@pytest.mark.parametrize("days", [None, 300])
+async def test_no_key_outlives_a_project_that_is_cut_meanwhile(desk: Desk, days: int | None) -> None:
+    """A new one is refused, and one that is changed is cut."""
+    start = desk.clock.now()
+    await desk.control.projects.create(ANN, NewProject(id="thesis"))
+    await desk.control.people.create(ANN, NewUser(id="alice", project="thesis"))
+    soon = start + timedelta(days=1)
+    new = msgspec.structs.replace(NEW, expires_at=start + timedelta(hours=1))
+    made = (await desk.control.keys.create(ANN, new)).key
+    wanted = None if days is None else start + timedelta(days=days)
+
+    async def cut() -> None:
+        await desk.control.projects.change(ANN, "thesis", ProjectChanges(expires_at=soon))
+
+    changed = await late(desk, cut).keys.change(ANN, made.id, KeyChanges(expires_at=wanted))
+    assert changed.expires_at == (await desk.control.keys.get(made.id)).expires_at == soon
+
+    async def cut_more() -> None:
+        changes = ProjectChanges(expires_at=start + timedelta(hours=2))
+        await desk.control.projects.change(ANN, "thesis", changes)
+
+    with pytest.raises(Conflict, match="try again"):
+        await late(desk, cut_more).keys.create(ANN, msgspec.structs.replace(NEW, expires_at=wanted))

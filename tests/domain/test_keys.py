@@ -130,7 +130,11 @@ def test_a_principal_brings_the_limits_of_its_key_and_of_its_user() -> None:
     principal = keys.principal_of(key, msgspec.convert(cached["owner"], keys.Owner))
     assert principal.key_limits == Limits(requests_per_minute=1)
     assert (principal.user_limits, principal.roles) == (Limits(tokens_per_day=5), ("user",))
-    assert keys.with_owner({"id": "k"}, None)["owner"] == {}
+
+
+def test_a_key_of_nobody_is_suspended() -> None:
+    """As that of an account which was ended while the key was made."""
+    assert keys.with_owner({"id": "k"}, None)["owner"] == {"state": "suspended"}
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ FIRST = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
 LAST = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}\n\n'
 DONE = b"data: [DONE]\n\n"
+ALICE: Document = {"id": "alice", "state": "active"}
 PRINCIPAL = Principal(KEY_ID, "alice", "thesis", None)
 
 
@@ -237,7 +238,7 @@ class Stage:
         self.clock = SetClock()
         self.journal = KeptJournal(self.log)
         self.upstream = ScriptedUpstream(self.log, *script, silent=silent)
-        self.shelf = Shelf(keys=key_document())
+        self.shelf = Shelf(keys=key_document(), users=ALICE)
         self.sunk: list[Record] = []
         self.watch = Watch(background, keepalive=5.0)
         self.used = Used()

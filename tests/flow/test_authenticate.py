@@ -12,7 +12,7 @@ from llmgateway.flow import authenticate
 from llmgateway.flow.authenticate import FRESH_SECONDS, STALE_SECONDS, Authenticate
 from llmgateway.stores.memory import MemoryState
 from tests.doubles import SetClock
-from tests.flow.stage import KEY_ID, PEPPER, TOKEN, Shelf, key_document
+from tests.flow.stage import ALICE, KEY_ID, PEPPER, TOKEN, Shelf, key_document
 
 CALL = TOKEN.encode()
 
@@ -30,7 +30,7 @@ class NoCache:
 class Door:
     def __init__(self, cache: Any = None, **changes: Any) -> None:
         self.clock = SetClock()
-        self.shelf = Shelf(keys=key_document(**changes))
+        self.shelf = Shelf(keys=key_document(**changes), users=ALICE)
         self.open = Authenticate(self.shelf, cache or NoCache(), pepper=PEPPER, clock=self.clock)  # type: ignore[arg-type]  # the two methods that are called
 
 
@@ -97,6 +97,18 @@ async def test_s_key_06_the_same_id_with_another_secret_is_nobody() -> None:
     await door.open(CALL)
     with pytest.raises(NotAuthenticated):
         await door.open(keys.mint_for(KEY_ID).encode())
+
+
+async def test_s_key_08_a_key_without_an_owner_is_not_valid() -> None:
+    """Wherever it is found: in the store, or in a cache that does not say whose it is."""
+    door = Door()
+    del door.shelf.documents["users"]
+    with pytest.raises(NotAuthenticated):
+        await door.open(CALL)
+    door = Door(cache=Poisoned(key_document()))
+    door.shelf.is_away = True
+    with pytest.raises(NotAuthenticated):
+        await door.open(CALL)
 
 
 async def test_a_suspended_owner_s_keys_are_not_valid() -> None:
