@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from msgspec import structs
 
 from llmgateway.cli.limits import limits_of
-from llmgateway.cli.opened import ACTOR, Opened, all_of, opened
+from llmgateway.cli.opened import ACTOR, Opened, all_of, opened, say_spread
 from llmgateway.cli.options import Arguments
-from llmgateway.cli.printing import Row, say, say_fields, say_json, say_rows
+from llmgateway.cli.printing import Row, say, say_done, say_fields, say_json, say_rows
 from llmgateway.control.keys import OVERLAP, Issued, NewKey, key_view
 from llmgateway.control.moments import parse_moment, parse_zone
 from llmgateway.control.projects import NewServiceKey
@@ -61,10 +61,9 @@ async def listing(arguments: Arguments) -> int:
 async def revoke(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         key = await here.control.keys.revoke(ACTOR, arguments.id)
-    if arguments.as_json:
-        say_json(key_view(key))
-    else:
-        say(f"The key {key.id} ('{key.name}' of {key.user}) is revoked. Every worker knows within a second.")
+        words = f"The key {key.id} ('{key.name}' of {key.user}) is revoked."
+        say_done(words, key_view(key), as_json=arguments.as_json)
+        await say_spread(here.state, as_json=arguments.as_json)
     return 0
 
 

@@ -1,8 +1,8 @@
 """`llmgateway limits`: what is set for whom, and how to change it."""
 
-from llmgateway.cli.opened import ACTOR, Opened, all_of, opened
+from llmgateway.cli.opened import ACTOR, Opened, all_of, opened, say_spread
 from llmgateway.cli.options import Arguments
-from llmgateway.cli.printing import say, say_fields, say_json, say_rows
+from llmgateway.cli.printing import say, say_done, say_fields, say_json, say_rows
 from llmgateway.control.called import names_of
 from llmgateway.control.limits import LimitSet, subject_in
 from llmgateway.control.used import used_by
@@ -69,16 +69,18 @@ async def put(arguments: Arguments) -> int:
     async with opened(arguments) as here:
         is_new = subject.kind == "user" and await here.store.get("users", subject.id) is None
         found = await here.control.limits.put(ACTOR, subject, limits)
-    if is_new and not arguments.as_json:
-        say(f"There was no user {subject.id} yet; now there is.")  # or the name is mistyped
-    return _tell(found, "are set", as_json=arguments.as_json)
+        if is_new and not arguments.as_json:
+            say(f"There was no user {subject.id} yet; now there is.")  # or the name is mistyped
+        await _tell(here, found, "are set", as_json=arguments.as_json)
+    return 0
 
 
 async def clear(arguments: Arguments) -> int:
     subject = subject_in(arguments.scope, arguments.id or "")
     async with opened(arguments) as here:
         found = await here.control.limits.delete(ACTOR, subject)
-    return _tell(found, "are those of the settings again", as_json=arguments.as_json)
+        await _tell(here, found, "are those of the settings again", as_json=arguments.as_json)
+    return 0
 
 
 def limits_of(words: list[str]) -> Limits:
@@ -110,11 +112,8 @@ def row_of(found: LimitSet) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _tell(found: LimitSet, words: str, *, as_json: bool) -> int:
-    if as_json:
-        say_json(row_of(found))
-    else:
-        subject = found.subject
-        of = "everybody" if subject.kind == "default" else f"{subject.kind} {subject.id}"
-        say(f"The limits of {of} {words}. Every worker knows within a second.")
-    return 0
+async def _tell(here: Opened, found: LimitSet, words: str, *, as_json: bool) -> None:
+    subject = found.subject
+    of = "everybody" if subject.kind == "default" else f"{subject.kind} {subject.id}"
+    say_done(f"The limits of {of} {words}.", row_of(found), as_json=as_json)
+    await say_spread(here.state, as_json=as_json)

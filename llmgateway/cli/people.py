@@ -1,9 +1,9 @@
 """`llmgateway users` and `llmgateway models`: who there is, and what they may call."""
 
 from llmgateway.cli.keys import say_keys
-from llmgateway.cli.opened import ACTOR, all_of, opened
+from llmgateway.cli.opened import ACTOR, all_of, opened, say_spread
 from llmgateway.cli.options import Arguments
-from llmgateway.cli.printing import asked, complain, first_line, say, say_fields, say_json, say_rows
+from llmgateway.cli.printing import asked, complain, first_line, say, say_done, say_fields, say_json, say_rows
 from llmgateway.control.keys import key_view
 from llmgateway.control.models import model_view
 from llmgateway.control.people import UserChanges, user_view
@@ -82,11 +82,9 @@ async def password(arguments: Arguments) -> int:
 async def _change(arguments: Arguments, changes: UserChanges, words: str) -> int:
     async with opened(arguments) as here:
         user = await here.control.people.change(ACTOR, arguments.id, changes)
-    if arguments.as_json:
-        say_json(user_view(user))
-    else:
-        say(f"The user {user.id} {words}. Every worker knows within a second.")
-        if user.state == "active" and user.lapsed is not None:
+        say_done(f"The user {user.id} {words}.", user_view(user), as_json=arguments.as_json)
+        await say_spread(here.state, as_json=arguments.as_json)
+        if user.state == "active" and user.lapsed is not None and not arguments.as_json:
             say(f"All keys are refused still: by the policy ({user.lapsed}), until a sign-in it admits.")
     return 0
 

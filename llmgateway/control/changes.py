@@ -90,13 +90,16 @@ async def announce_user(store: Documents, state: State, user_id: str) -> None:
 
 
 async def announce(state: State, changes: Iterable[Change]) -> None:
-    """The change is made: where it cannot be announced, what processes remember of it runs out by itself."""
+    """The change is made. What cannot be announced now is as soon as that is possible; until then, and if
+    this process ends before, what others remember of it runs out by itself."""
+    failed: list[tuple[Change, StoreUnavailable]] = []
     for change in changes:
         try:
             await state.announce(change)
         except StoreUnavailable as error:
-            log.warning(
-                "a change could not be announced; processes learn of it when their memory runs out",
-                extra={"fields": {"topic": change.topic, "id": change.id, "error": error.message}},
-            )
-            return
+            failed.append((change, error))
+    if failed:
+        first, why = failed[0]
+        told = {"topic": first.topic, "id": first.id, "changes": len(failed), "error": why.message}
+        log.warning("a change could not be announced yet; until it is, processes learn of it when their "
+                    "memory runs out", extra={"fields": told})  # fmt: skip

@@ -245,7 +245,7 @@ class Keys:
 
     async def _revise(self, entry: Entry, change: Fields, details: dict[str, Any]) -> Key:
         document, has_changed = await revise(self._store, "keys", entry, change, details)
-        if has_changed:
+        if has_changed or document["state"] == "revoked":  # once more, for who has missed it
             await announce(self._state, [Change("keys", entry.target)])
         return self._key(document)
 

@@ -166,7 +166,12 @@ class State(Protocol):
     async def cache_key(self, document: Document, seconds: float) -> None: ...
 
     async def announce(self, change: Change) -> None:
-        """Drops what is cached of it and tells every process, this one too."""
+        """Drops what is cached of it and tells every process, this one too. Raises `StoreUnavailable` where
+        it cannot now, and does it as soon as it can."""
+
+    @property
+    def untold(self) -> int:
+        """How many announcements wait until they can be made."""
 
     def changes(self) -> AsyncIterator[Change]:
         """Every change from now on, for ever; `Change("*")` after a gap, when some may have been missed."""

@@ -27,6 +27,7 @@ class MemoryState:
     """Keys are kept encoded, so that nobody can change what another will be given."""
 
     name = "memory"
+    untold = 0
 
     def __init__(self, changed_elsewhere: ChangedElsewhere | None = None, *, clock: Clock | None = None,
                  size: int = SIZE, hold: float = HOLD) -> None:  # fmt: skip

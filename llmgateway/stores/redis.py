@@ -25,6 +25,7 @@ from llmgateway.stores.alongside import alongside
 from llmgateway.stores.breaker import Breaker, reason_of
 from llmgateway.stores.gather import Gatherer
 from llmgateway.stores.patience import Patience
+from llmgateway.stores.untold import EVERYTHING, Untold
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,6 @@ HOLD = 10.0  # seconds; see `_CACHE`. Longer than a document takes from the data
 SCAN_COUNT = 1000
 FEED_PAUSE = 0.05  # seconds; keeps a server that hangs up at once from being dialled in a tight loop
 KEYS, HELD, CHANGES = "{lgw}:key:", "{lgw}:keys-held", "{lgw}:changes"
-EVERYTHING = Change("*")
 
 # A reader may have taken a key from the database before it was revoked and bring it here after that. So a
 # change leaves an empty value behind for a while (HELD: for all keys), over which nothing is cached.
@@ -93,6 +93,7 @@ class RedisState:
         self._breaker = Breaker("Redis", log)
         self.strangers = 0
         self._calls: Gatherer[_Call, Any] = Gatherer(self._carry)
+        self._untold = Untold(self._tell)
 
     def is_healthy(self) -> bool:
         return self._breaker.is_closed
@@ -120,7 +121,21 @@ class RedisState:
         key, life_ms = KEYS + document["id"], max(1, int(seconds * 1000))
         await self.ask(("EVAL", _CACHE, 2, key, HELD, msgspec.msgpack.encode(document), life_ms))
 
+    @property
+    def untold(self) -> int:
+        return len(self._untold)
+
     async def announce(self, change: Change) -> None:
+        try:
+            await self._tell(change)
+        except StoreUnavailable:
+            self._untold.keep(change)
+            raise
+
+    async def retell(self) -> None:
+        await self._untold.run(self.available)
+
+    async def _tell(self, change: Change) -> None:
         tell: Command = ("PUBLISH", CHANGES, msgspec.json.encode(change))
         if change.topic == "keys" and change.id is not None:
             await self.ask(("SET", KEYS + change.id, b"", "PX", self._hold_ms), tell)
@@ -282,7 +297,7 @@ async def open_redis(url: str, timeout: float, *,  # noqa: ASYNC109 - not of thi
     pool.connection_kwargs.update(ours)  # over what the URL's query may say
     state = RedisState(pool, timeout, hold)
     try:
-        async with alongside(state.watch, *[state.lane] * LANES):
+        async with alongside(state.watch, state.retell, *[state.lane] * LANES):
             yield state
     finally:
         await state.close()

@@ -59,4 +59,5 @@ async def test_what_cannot_be_announced_is_logged(desk: Desk, caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         await announce(desk.state, [Change("keys", "a"), Change("keys", "b")])
     assert "could not be announced" in caplog.text
+    assert len(caplog.messages) == 1
     assert desk.state.announced == []

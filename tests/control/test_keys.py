@@ -243,6 +243,9 @@ async def test_a_change_counts_although_it_cannot_be_announced(desk: Desk) -> No
     issued = await desk.control.keys.create(ANN, NEW)
     desk.state.is_down = True
     assert (await desk.control.keys.revoke(ANN, issued.key.id)).state == "revoked"
+    desk.state.is_down = False
+    await desk.control.keys.revoke(ANN, issued.key.id)
+    assert desk.state.announced == [Change("keys", issued.key.id)], "once more, for who has missed it"
 
 
 async def test_lists_are_filtered_and_paged(desk: Desk) -> None:

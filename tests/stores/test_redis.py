@@ -10,9 +10,11 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from llmgateway.control.changes import announce
 from llmgateway.domain.errors import StoreUnavailable
 from llmgateway.domain.ports import Change
 from llmgateway.stores.redis import CHANGES, KEYS, RedisState, open_redis
+from tests.lab.chaos import CLEAN, ChaosProxy, Toxics
 from tests.lab.servers import Valkey
 from tests.lab.waiting import eventually, eventually_answers
 from tests.stores.contract import StateContract, key, soon
@@ -165,6 +167,27 @@ async def test_r_fault_20_a_stopped_server_costs_little_and_is_taken_up_again(ow
             await state.announce(Change("keys", "k1"))
             assert await soon(anext(feed)) == Change("keys", "k1")
         assert len(lines) == 2
+
+
+async def test_s_key_05_what_could_not_be_announced_is_when_the_server_is_back(own_valkey: Valkey) -> None:
+    """Of all that were to be: the cached record of a key that is revoked goes, and everybody hears of it."""
+    async with ChaosProxy(own_valkey.port) as proxy:
+        cut = own_valkey.url().replace(f":{own_valkey.port}", f":{proxy.port}")
+        async with open_redis(own_valkey.url(), PATIENCE) as other, open_redis(cut, PATIENCE) as state:
+            assert await caches(state)
+            async with aclosing(other.changes()) as feed:
+                await soon(anext(feed))
+                proxy.toxics = Toxics(refuse=True)
+                proxy.reset_all()
+                await announce(state, [Change("users", "alice"), Change("keys", "k1")])
+                assert state.untold == 2
+                assert await other.cached_key("k1") == key()
+                proxy.toxics = CLEAN
+                assert [await soon(anext(feed), 5) for _ in range(2)] == [
+                    Change("users", "alice"), Change("keys", "k1"),
+                ]  # fmt: skip
+                assert await other.cached_key("k1") is None
+                await eventually(lambda: state.untold == 0, "all is told")
 
 
 async def test_r_fault_21_a_frozen_server_delays_callers_once(own_valkey: Valkey) -> None:
