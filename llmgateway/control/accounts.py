@@ -24,7 +24,7 @@ from llmgateway.control.changes import each, need
 from llmgateway.control.ground import Ground
 from llmgateway.control.moments import now_of
 from llmgateway.control.names import has_account
-from llmgateway.control.passwords import LONGEST, password_in, random_password
+from llmgateway.control.passwords import LONGEST, SignedIn, password_in, random_password
 from llmgateway.control.people import NewUser, People, UserChanges
 from llmgateway.control.projects import SERVICE
 from llmgateway.domain.errors import (
@@ -144,8 +144,8 @@ class Accounts:
             make = self._taken_over if is_known else self._made
             return await make(actor, structs.replace(asked, roles=ROLES[is_admin]), digest)
 
-    async def sign_in(self, actor: Actor, login: str, password: Secret, address: str) -> str:
-        """The user's id. Raises `NotAuthenticated` whatever is wrong, `OverLimit` after too many tries."""
+    async def sign_in(self, actor: Actor, login: str, password: Secret, address: str) -> SignedIn:
+        """Raises `NotAuthenticated` whatever is wrong, `OverLimit` after too many tries."""
         if not self.rules().sign_in:
             raise _wrong()
         login = login.strip().lower()[:100]
@@ -164,8 +164,14 @@ class Accounts:
         for id in (f"pair:{login}:{line_of(address)}", f"name:{login}"):
             await self._shelf.delete(SHELF, id)
         if self._hasher.check_needs_rehash(digest):
-            await self._replace(account, await self._hashed(password.reveal()))
-        return login
+            account = await self._replace(account, await self._hashed(password.reveal()))
+        return SignedIn(login, account["revision"])
+
+    async def is_still(self, proved: SignedIn) -> bool:
+        """Whether the password is the one that was proved. A new one ends the sessions that are there: who
+        asks this after a session was stored misses none."""
+        account = await self._store.get("accounts", proved.user)
+        return account is not None and account["revision"] == proved.revision
 
     async def change_password(self, actor: Actor, user_id: str, old: Secret, new: Secret) -> None:
         async with self._audit.change(actor, "accounts.password", user_id) as entry:
@@ -327,9 +333,10 @@ class Accounts:
     def _account(self, login: str, digest: str) -> Document:
         return {"id": login, "revision": 0, "created_at": now_of(self._clock), "password": digest}
 
-    async def _replace(self, account: Document, digest: str) -> None:
+    async def _replace(self, account: Document, digest: str) -> Document:
         changed = {**account, "password": digest, "revision": account["revision"] + 1}
         await self._store.replace("accounts", changed)
+        return changed
 
     async def _digest_of_nobody(self) -> str:
         if self._of_nobody is None:

@@ -1,6 +1,8 @@
-"""Passwords: what may be one, and one that chance makes."""
+"""Passwords: what may be one, one that chance makes, and what a right one proves."""
 
 import secrets
+
+from msgspec import Struct
 
 from llmgateway.domain.errors import InvalidRequest
 from llmgateway.domain.secret import Secret
@@ -8,6 +10,13 @@ from llmgateway.domain.secret import Secret
 SHORTEST, LONGEST = 10, 1000  # characters
 LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that is taken for another when it is read aloud
 GROUPS, GROUP_LENGTH = 4, 5  # of a random password: 100 bits
+
+
+class SignedIn(Struct, frozen=True):
+    """Who proved a password, and which state of the account it was the password of."""
+
+    user: str
+    revision: int
 
 
 def password_in(value: Secret, login: str, param: str = "password") -> str:

@@ -254,10 +254,13 @@ class Door:
         response = Response(status_code=303, headers={**self._house.pages.headers, "location": path})
         sessions = self._house.desk.sessions
         if redirect.begins_for is not None:
-            await sessions.begin(
+            session = await sessions.begin(
                 visit.request, response, redirect.begins_for, redirect.how,
                 address=visit.address, details=redirect.details,
             )  # fmt: skip
+            if redirect.if_still is not None and not await redirect.if_still():
+                await sessions.end_one(session.user, session.handle)
+                return await self._redirected(visit, Redirect(SIGN_IN, said=OVER))
         if redirect.ends:
             await sessions.end(visit.request, response)
         if redirect.look is not None:

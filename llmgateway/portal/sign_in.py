@@ -1,6 +1,7 @@
 """Signing in and out, signing up, and how pages look: what somebody can do who is not known yet."""
 
 import logging
+from functools import partial
 from typing import cast
 
 from llmgateway.control.accounts import NewAccount
@@ -38,10 +39,11 @@ async def show_sign_in(desk: Desk, visit: Visit, error: GatewayError | None = No
 async def sign_in(desk: Desk, visit: Visit) -> Answer:
     login, password = visit.form.text("login"), Secret(visit.form.raw("password"))
     try:
-        user = await desk.accounts.sign_in(visit.actor, login, password, visit.address)
+        proved = await desk.accounts.sign_in(visit.actor, login, password, visit.address)
     except REFUSALS as error:
         return await show_sign_in(desk, visit, error)
-    return Redirect("overview", wish=visit.form.text("next"), begins_for=user)
+    return Redirect("overview", wish=visit.form.text("next"), begins_for=proved.user,
+                    if_still=partial(desk.accounts.is_still, proved))  # fmt: skip
 
 
 async def sign_out(desk: Desk, visit: Visit) -> Answer:

@@ -180,13 +180,15 @@ class Page(Struct, frozen=True):
 
 class Redirect(Struct, frozen=True):
     """To a place of ours, by its name, or to the visitor's own `wish` where that names a destination. `said`
-    is a word of `SAID`. On the way a session may begin for a user, or end, and the look may change."""
+    is a word of `SAID`. On the way a session may begin for a user, or end, and the look may change. The
+    session stays `if_still` says so when it is stored."""
 
     place: str
     parameters: Mapping[str, str] = NOTHING
     said: str | None = None
     wish: str = ""
     begins_for: str | None = None
+    if_still: Callable[[], Awaitable[bool]] | None = None
     how: How = "local"
     details: Mapping[str, str] = NOTHING
     ends: bool = False

@@ -61,7 +61,9 @@ class House:
         return await self.accounts.sign_up(ACTOR, new, HERE)
 
     async def sign_in(self, login: str, password: Secret = PASSWORD, address: str = HERE) -> str:
-        return await self.accounts.sign_in(ANN, login, password, address)
+        proved = await self.accounts.sign_in(ANN, login, password, address)
+        assert await self.accounts.is_still(proved)
+        return proved.user
 
 
 @pytest.fixture

@@ -1,11 +1,16 @@
 """Signing up, in and out in the browser's words, and the look of pages."""
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import pytest
+from typing_extensions import override
 
 from llmgateway.control.accounts import PER_PAIR, AccountRules
 from llmgateway.control.people import NewUser, UserChanges
-from tests.control.desk import ANN
-from tests.portal.house import ADMIN_KEY, Browser, Portal, browsing
+from llmgateway.stores.sqlite_shelf import SqliteShelf
+from tests.control.desk import ANN, Desk
+from tests.portal.house import ADMIN_KEY, PASSWORD, Browser, Portal, browsing
 from tests.portal.redirects import corpus
 
 
@@ -188,3 +193,41 @@ async def test_w4_no_wish_leads_elsewhere(alice: Browser) -> None:
         assert signed_in.headers["location"] in HOME_PATHS, wish
         await alice.get("/portal/account")
         token = alice.hidden("/portal/account")["token"]
+
+
+class LateShelf(SqliteShelf):
+    """Something else happens just before a session is stored."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    @override
+    async def put(self, shelf: str, id: str, value: bytes, seconds: float, **more: Any) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if shelf == "sessions" and meanwhile is not None:
+            await meanwhile()
+        await super().put(shelf, id, value, seconds, **more)
+
+
+@pytest.mark.parametrize("by", ["an operator", "the person"])
+async def test_s_ses_03_a_new_password_ends_a_sign_in_that_is_under_way(desk: Desk, by: str) -> None:
+    """With the old one: all that it was looked at before, and no session was there yet to be ended."""
+    shelf = LateShelf(desk.store.file, desk.clock)
+    portal = Portal(desk, shelf=shelf)
+    async with browsing(portal) as alice, browsing(portal) as thief:
+        await alice.sign_up("alice")
+        accounts = portal.portal_desk().accounts
+
+        async def change() -> None:
+            if by == "an operator":
+                await accounts.set_password(ANN, "alice", None)
+                return
+            await alice.get("/portal/account")
+            await alice.post("/portal/account/password", {"old": PASSWORD, "new": "battery staple"})
+
+        shelf.meanwhile = change
+        answer = await thief.sign_in("alice")
+        assert answer.headers["location"] == "/portal/sign-in?said=over"
+        assert "set-cookie" not in answer.headers
+        assert (await thief.get("/portal/account")).is_redirect
+        sessions = await portal.sessions.of_user("alice")
+        assert len(sessions) == (0 if by == "an operator" else 1)
