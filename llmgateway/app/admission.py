@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from llmgateway.app.memory import Memory
-from llmgateway.control.used import used_by
+from llmgateway.control.used import KnownAs, used_by
 from llmgateway.domain.admission import Limiter, Places
 from llmgateway.domain.ports import Clock
 from llmgateway.stores.limits.memory_limiter import MemoryLimiter
@@ -22,9 +22,10 @@ async def open_admission(
     worker: str,
     currency: str,
     names_of: Callable[[str], Iterable[str]],
+    known_as: KnownAs,
 ) -> AsyncIterator[tuple[Limiter, Places]]:
-    """`names_of` gives all names that a model is asked by."""
-    load, money = used_by(memory.store, names_of), money_in(currency)
+    """`names_of` gives all names that a model is asked by, `known_as` the pseudonyms of who came back."""
+    load, money = used_by(memory.store, names_of, known_as), money_in(currency)
     if memory.redis is None:
         yield MemoryLimiter(load, clock=clock, money=money), MemoryPlaces(clock=clock)
         return

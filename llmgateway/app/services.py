@@ -111,6 +111,7 @@ class Footing(Struct, frozen=True):
     worker: str
     route: Route
     count: Count
+    control: Control
 
 
 @asynccontextmanager
@@ -134,7 +135,8 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         metrics = CallMetrics(lambda name: _id_of(route.catalog, name))
         tracing = open_tracing(settings, stack)
         sinks = tuple(filter(None, (metrics, tracing, *call_logs(settings, stack, background))))
-        footing = Footing(in_force, clock, memory, worker, route, count)
+        control = control_over(in_force, store, state, clock)
+        footing = Footing(in_force, clock, memory, worker, route, count, control)
         gateway = Gateway(
             Authenticate(store, state, pepper=pepper_of(settings), clock=clock),
             route,
@@ -145,7 +147,6 @@ async def open_services(in_force: InForce, clock: Clock) -> AsyncIterator[Servic
         )
         recovery = Recovery(journal, journal, clock, lines=memory.ledger.lines, sinks=sinks,
                             heirs=heirs_of(gateway.admit))  # fmt: skip
-        control = control_over(in_force, store, state, clock)
         erasure = erasure_over(in_force, memory, clock, control)
         parts = Parts(memory, control, background, clock, settings.data_dir / JOURNAL, recovery.look, erasure,
                       comparison_on(footing, gateway.admit, journal))  # fmt: skip
@@ -178,6 +179,7 @@ async def admission_on(footing: Footing, stack: AsyncExitStack) -> Admit:
     limiter, places = await stack.enter_async_context(open_admission(
         footing.memory, clock, worker=footing.worker, currency=settings.currency,
         names_of=lambda model: names_in(footing.route.catalog, model),
+        known_as=footing.control.comebacks.known_as,
     ))  # fmt: skip
     prompts = Prompts(count, clock.monotonic)
     return Admit(
@@ -189,7 +191,8 @@ async def admission_on(footing: Footing, stack: AsyncExitStack) -> Admit:
 def comparison_on(footing: Footing, admit: Admit, journal: FileJournal) -> Comparison:
     clock, route = footing.clock, footing.route
     admit.limiter.behind = lambda: oldest_seconds(journal, clock)
-    used = used_by_all(footing.memory.store, lambda model: names_in(route.catalog, model))
+    known_as = footing.control.comebacks.known_as
+    used = used_by_all(footing.memory.store, lambda model: names_in(route.catalog, model), known_as)
     return Comparison(admit.limiter.sums, used, lambda: admit.calendar, clock)
 
 
@@ -216,7 +219,7 @@ def control_over(in_force: InForce, store: Store, state: State, clock: Clock) ->
 def erasure_over(in_force: InForce, memory: Memory, clock: Clock, control: Control) -> Erasure:
     ground = Ground(
         store=memory.store, state=memory.state, clock=clock, audit=control.audit,
-        configured=in_force.configuration,
+        configured=in_force.configuration, pepper=pepper_of(in_force.settings),
     )  # fmt: skip
     return Erasure(ground, memory.ledger, memory.shelf)
 

@@ -45,7 +45,8 @@ async def show(arguments: Arguments) -> int:
         found = await here.control.limits.get(subject)
         period = Calendar(here.settings.time_zone).period_of(SystemClock().now())
         catalog = await here.control.models.catalog()
-        load = used_by(here.store, lambda model: names_of(catalog, model))
+        known_as = here.control.comebacks.known_as
+        load = used_by(here.store, lambda model: names_of(catalog, model), known_as)
         used = await load(found.scopes[0], period) if found.scopes else Used()
     rows = [
         {"limit": name, "most": most, "used": getattr(used, CALENDAR[name]) if name in CALENDAR else None}

@@ -14,6 +14,7 @@ from msgspec import Struct
 from llmgateway.control.audit import Actor, Entry
 from llmgateway.control.changes import announce_user, document_of, revise
 from llmgateway.control.checks import user_id_in
+from llmgateway.control.comebacks import Comebacks
 from llmgateway.control.granted import GRANTED, UNGRANTED, granted_fields, grants_in
 from llmgateway.control.ground import Ground
 from llmgateway.control.models import Models
@@ -54,6 +55,7 @@ class Enrolment:
         self._clock = ground.clock
         self._configured = ground.configured
         self._models = Models(ground)
+        self._comebacks = Comebacks.over(ground)
 
     async def welcome(self, actor: Actor, identity: Identity) -> User:
         """Raises `NotAllowed` for whom no rule gives a role and for who is suspended, `Conflict` where the
@@ -112,7 +114,8 @@ class Enrolment:
         if await self._store.get("users", arrival.id) is None:
             await self._refuse_local(arrival.id)
             user = User(id=arrival.id, created_at=now_of(self._clock))
-            document = {**document_of(user), **self._fields(arrival, {})}
+            held = await self._comebacks.held(arrival.id)  # as if an operator had prepared it
+            document = {**document_of(user), **held, **self._fields(arrival, held)}
             try:
                 await self._store.insert("users", document)
                 return msgspec.convert(document, User)

@@ -21,6 +21,7 @@ import msgspec
 from llmgateway.control.accounts import FIRST
 from llmgateway.control.audit import Actor, Entry
 from llmgateway.control.changes import announce, document_of, each, need, revise
+from llmgateway.control.comebacks import Comebacks
 from llmgateway.control.ground import Ground
 from llmgateway.control.moments import now_of
 from llmgateway.control.projects import SERVICE
@@ -50,6 +51,7 @@ class Erasure:
         self._state = ground.state
         self._audit = ground.audit
         self._clock = ground.clock
+        self._comebacks = Comebacks.over(ground)
         self._ledger = ledger
         self._shelf = shelf
 
@@ -71,6 +73,7 @@ class Erasure:
         """As a job: goes on with what was cut off, and gives late records to the pseudonyms of accounts that
         ended `within` this time; None for all that ever did."""
         done, now = {"finished": 0, "reassigned": 0}, now_of(self._clock)
+        await self._comebacks.clear()
         async for user in each(self._store, "users", {"state": "gone"}):
             if not user["id"].startswith(GONE):
                 if user[SINCE] < now - PATIENCE:
@@ -117,6 +120,7 @@ class Erasure:
 
     async def _finish(self, user: Document) -> None:
         old, new = user["id"], user[BECOMES]
+        await self._comebacks.keep(user, new)
         keys = await self._end_keys(old, new)
         for shelf in SHELVES:
             while found := await self._shelf.owned(shelf, old):  # the last look clears the owner's name, too

@@ -32,10 +32,12 @@ Configured = Callable[[], Configuration]
 
 
 class Ground(Struct, frozen=True, kw_only=True):
-    """`configured` is asked at every call, since the configuration file may change."""
+    """`configured` is asked at every call, since the configuration file may change. `pepper` keys what is
+    kept of ended accounts."""
 
     store: Store
     state: State
     clock: Clock
     audit: Audit
     configured: Configured
+    pepper: bytes | None = None

@@ -15,6 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 from llmgateway.control.audit import Actor
 from llmgateway.control.changes import announce_user, document_of, given, need, revise
 from llmgateway.control.checks import email_in, limits_in, optional_name, user_id_in
+from llmgateway.control.comebacks import Comebacks
 from llmgateway.control.granted import GRANTED, UNGRANTED, granted_fields
 from llmgateway.control.ground import Ground
 from llmgateway.control.models import Models
@@ -91,13 +92,19 @@ class People:
         self._audit = ground.audit
         self._clock = ground.clock
         self._models = Models(ground)
+        self._comebacks = Comebacks.over(ground)
         self._reader = Reader(log)
 
     async def create(self, actor: Actor, new: NewUser) -> User:
+        """Whoever comes back after an end stays held back as before, unless `new` says otherwise."""
         user = self.checked(new)
         async with self._audit.change(actor, "users.create", user.id) as entry:
             if await self._store.get("users", user.id) is not None:
                 raise _taken(user.id)
+            held = await self._comebacks.held(user.id)
+            if new.limits is not None:
+                held.pop("limits", None)
+            user = msgspec.convert({**document_of(user), **held}, User)
             fields = ("name", "email", "roles", "project", "limits")
             await entry.accept({name: getattr(user, name) for name in fields})
             try:

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from llmgateway.control.announcements import Announcements
 from llmgateway.control.audit import Audit
+from llmgateway.control.comebacks import Comebacks
 from llmgateway.control.enrol import Enrolment
 from llmgateway.control.ground import Configured, Ground
 from llmgateway.control.keys import Keys
@@ -31,11 +32,14 @@ class Control(Struct, frozen=True, kw_only=True):
     projects: Projects
     announcements: Announcements
     agreements: Agreements
+    comebacks: Comebacks
 
     @classmethod
     def over(cls, store: Store, state: State, clock: Clock, *, pepper: bytes, configured: Configured) -> Self:
         audit = Audit(store, clock)
-        ground = Ground(store=store, state=state, clock=clock, audit=audit, configured=configured)
+        ground = Ground(
+            store=store, state=state, clock=clock, audit=audit, configured=configured, pepper=pepper
+        )  # fmt: skip
         people, models = People(ground), Models(ground)
         keys = Keys(ground, people, models, pepper=pepper)
         limits = LimitSets(ground, people, keys)
@@ -44,4 +48,5 @@ class Control(Struct, frozen=True, kw_only=True):
             reports=Reports(ground, models), audit=audit, enrolment=Enrolment(ground),
             projects=Projects(ground, people, keys, limits),
             announcements=Announcements(ground), agreements=Agreements(ground),
+            comebacks=Comebacks.over(ground),
         )  # fmt: skip

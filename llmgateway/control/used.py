@@ -15,14 +15,20 @@ FIELDS: Mapping[ScopeKind, str] = MappingProxyType(
 )
 
 NamesOf = Callable[[str], Iterable[str]]
+KnownAs = Callable[[Collection[str]], Awaitable[Mapping[str, Iterable[str]]]]
 
 
-def used_by(ledger: Ledger, names_of: NamesOf) -> LoadUsed:
-    """`names_of` gives all names that a model is asked by: the ledger has them as they were asked."""
+async def nobody_else(user_ids: Collection[str]) -> Mapping[str, Iterable[str]]:
+    return {}
+
+
+def used_by(ledger: Ledger, names_of: NamesOf, known_as: KnownAs = nobody_else) -> LoadUsed:
+    """`names_of` gives all names that a model is asked by: the ledger has them as they were asked. `known_as`
+    gives the pseudonyms that have what users used before they came back."""
 
     async def sums(scope: Scope, start: datetime, end: datetime) -> tuple[int, int]:
-        names = set(names_of(scope.id)) if scope.kind == "model" else {scope.id}
-        wheres = [{FIELDS[scope.kind]: name} for name in sorted(names)]
+        names = await _names(scope.kind, [scope.id], names_of, known_as)
+        wheres = [{FIELDS[scope.kind]: name} for name in sorted(names[scope.id])]
         found = await asyncio.gather(
             *(ledger.usage(UsageQuery(start=start, end=end, where=where)) for where in wheres)
         )
@@ -39,7 +45,7 @@ def used_by(ledger: Ledger, names_of: NamesOf) -> LoadUsed:
 
 
 def used_by_all(
-    ledger: Ledger, names_of: NamesOf
+    ledger: Ledger, names_of: NamesOf, known_as: KnownAs = nobody_else
 ) -> Callable[[Period, Collection[ScopeKey]], Awaitable[Mapping[ScopeKey, Used]]]:
     """As `used_by`, for many scopes at once: one question for each kind of them."""
 
@@ -52,8 +58,8 @@ def used_by_all(
         for kind in sorted({kind for kind, _ in keys}):
             days = await sums(kind, period.day_start, period.day_end)
             months = await sums(kind, period.month_start, period.month_end)
-            for id in (id for of, id in keys if of == kind):
-                names = set(names_of(id)) if kind == "model" else {id}
+            ids = [id for of, id in keys if of == kind]
+            for id, names in (await _names(kind, ids, names_of, known_as)).items():
                 of_month = [months[name] for name in names if name in months]
                 found[kind, id] = Used(
                     sum(days[name][0] for name in names if name in days),
@@ -62,3 +68,12 @@ def used_by_all(
         return found
 
     return load
+
+
+async def _names(
+    kind: ScopeKind, ids: Collection[str], names_of: NamesOf, known_as: KnownAs
+) -> Mapping[str, set[str]]:
+    if kind == "model":
+        return {id: set(names_of(id)) for id in ids}
+    others = await known_as(ids) if kind == "user" else {}
+    return {id: {id, *others.get(id, ())} for id in ids}

@@ -38,7 +38,7 @@ class SystemClock:
 # --- memory: documents -------------------------------------------------------------------------------------
 
 Kind = Literal["keys", "users", "models", "limits", "projects", "audit", "accounts", "jobs", "announcements",
-               "acceptances"]  # fmt: skip
+               "acceptances", "comebacks"]  # fmt: skip
 Document = dict[str, Any]
 """JSON-like, with aware UTC datetimes; `id` names it, `revision` counts its changes from 0."""
 

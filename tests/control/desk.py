@@ -41,7 +41,7 @@ class Desk:
         )
         ground = Ground(
             store=store, state=self.state, clock=self.clock, audit=self.control.audit,
-            configured=lambda: self.configuration,
+            configured=lambda: self.configuration, pepper=PEPPER,
         )  # fmt: skip
         self.shelf = SqliteShelf(store.file, self.clock)
         self.erasure = Erasure(ground, store, self.shelf)

@@ -29,7 +29,7 @@ from llmgateway.domain.terms import Terms
 from llmgateway.jobs import refusals
 from llmgateway.portal import federation, sessions
 from llmgateway.stores.sqlite import SqliteStore
-from tests.control.desk import ANN, Desk
+from tests.control.desk import ANN, PEPPER, Desk
 from tests.control.test_accounts import House
 from tests.stores.samples import record
 
@@ -285,7 +285,7 @@ async def test_wherever_it_is_cut_off_the_end_is_the_same(desk: Desk) -> None:
         await used(desk, issued, 2, seed=number)
         store = Unsteady(desk.store, number)
         ground = Ground(store=store, state=desk.state, clock=desk.clock, audit=desk.control.audit,
-                        configured=lambda: desk.configuration)  # fmt: skip
+                        configured=lambda: desk.configuration, pepper=PEPPER)  # fmt: skip
         with contextlib.suppress(StoreUnavailable):
             await Erasure(ground, store, desk.shelf).forget(ANN, name)
         document = await desk.store.get("users", name)
