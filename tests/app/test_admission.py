@@ -6,6 +6,7 @@ import pytest
 
 from llmgateway.app.admission import open_admission
 from llmgateway.app.memory import Memory, open_memory
+from llmgateway.control.used import nobody_else
 from llmgateway.domain.errors import BudgetSpent
 from llmgateway.settings import Settings
 from tests.doubles import SetClock
@@ -17,7 +18,7 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 async def spend(memory: Memory) -> str:
     clock = SetClock(NOON)
     async with open_admission(
-        memory, clock, worker="w-1", currency="EUR", names_of=lambda model: [model]
+        memory, clock, worker="w-1", currency="EUR", names_of=lambda model: [model], known_as=nobody_else
     ) as (limiter, places):
         assert {limiter.name, places.name} <= {"memory", "redis"}
         asked = claim("1", limited(cost_per_month=100_000), cost=250_000, period=CALENDAR.period_of(NOON))
