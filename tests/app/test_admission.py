@@ -31,7 +31,7 @@ async def test_one_process_counts_alone_and_writes_money_in_its_currency(setting
     async with open_memory(settings) as memory:
         said = await spend(memory)
     assert said.startswith("memory: ")
-    assert "0.00 EUR of 0.10 EUR used or reserved, and this request may take up to 0.25 EUR." in said
+    assert "may cost up to 0.25 EUR, and your limit cost_per_month is 0.10 EUR: it never has room." in said
 
 
 async def test_many_count_over_redis(settings: Settings, redis_url: str, mongo_url: str) -> None:
