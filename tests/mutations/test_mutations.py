@@ -53,6 +53,7 @@ KNOWN = {
     },
     "the other half says it as well": {
         ("control/accounts.py", "account is None"),
+        ("control/keys.py", "not owner.is_active"),  # it is asked again when the key is stored
         ("portal/saml.py", "auth.get_errors()"),
         ("portal/saml.py", "not auth.is_authenticated()"),
         ("portal/saml.py", "not valid"),
