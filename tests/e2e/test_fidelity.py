@@ -18,7 +18,7 @@ from tests.lab.telling import SSE
 
 pytestmark = pytest.mark.e2e
 
-COMMENT = re.compile(rb"(?m)^: keep-alive\n\n")
+COMMENT = re.compile(rb"(?:(?<=[\r\n])|\A): keep-alive\n\n")
 AT_ONCE = 16
 PROMPT, COMPLETION = 21, 34
 
