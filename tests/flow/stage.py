@@ -194,6 +194,7 @@ class ScriptedCaller:
         self.is_finished = False
         self.leave = asyncio.Event()
         self.is_slow: Awaitable[None] | None = None
+        self.on_write: Callable[[], None] = lambda: None
 
     async def ask(self) -> Ask:
         return self._ask
@@ -204,6 +205,7 @@ class ScriptedCaller:
     def write(self, data: bytes) -> Awaitable[None] | None:
         self.writes += 1
         self.told += data
+        self.on_write()
         slow, self.is_slow = self.is_slow, None
         return slow
 

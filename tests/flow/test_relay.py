@@ -168,13 +168,7 @@ async def test_r_acc_02_who_leaves_amid_a_large_answer_pays_for_its_words(backgr
     )
     stage.upstream.counts = [UpstreamFailed("x", reason="connect")] * 4
     caller = stage.caller()
-    write = caller.write
-
-    def leave(data: bytes) -> Any:
-        stage.watch.interrupt_all(ClientGone("gone"))
-        return write(data)
-
-    caller.write = leave  # type: ignore[method-assign]  # where it hangs up
+    caller.on_write = lambda: stage.watch.interrupt_all(ClientGone("gone"))
     with pytest.raises(ClientGone):
         await stage.gateway.exchange(caller)
     record = stage.record

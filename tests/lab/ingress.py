@@ -4,7 +4,7 @@ fault says; without a fault it passes every piece on as it comes."""
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http.client import responses
 from types import TracebackType
@@ -102,17 +102,18 @@ class Changed:
     def __call__(
         self, *, status: int | None = None, body: bytes | None = None, **headers: str | None
     ) -> Answer:
-        head = self.answer.head
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        fields = [pair for pair in head.fields if pair[0] not in named]
-        fields += [(name, value) for name, value in named.items() if value is not None]
-        return Answer(
-            replace(head, status=status or head.status, fields=tuple(fields)),
-            self.answer.body if body is None else body,
-        )
+        changed = replace(self._named(named), status=status or self.answer.head.status)
+        return Answer(changed, self.answer.body if body is None else body)
 
     def header(self, name: str, value: str | None) -> Answer:
-        return self(**{name: value})  # type: ignore[arg-type]  # it is the name of none of the others
+        return Answer(self._named({name: value}), self.answer.body)
+
+    def _named(self, headers: Mapping[str, str | None]) -> Head:
+        head = self.answer.head
+        fields = [pair for pair in head.fields if pair[0] not in headers]
+        fields += [(name, value) for name, value in headers.items() if value is not None]
+        return replace(head, fields=tuple(fields))
 
 
 def page(status: int, words: str) -> Answer:
