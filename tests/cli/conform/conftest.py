@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -20,6 +20,12 @@ models: [{id: plain, targets: [{provider: echo, model: echo}]}]
 
 Found = Mapping[str, tuple[str, str]]
 Suffer = Callable[..., Awaitable[Found]]
+
+
+def behind_each(faults: Sequence[tuple[str, str, Fault, str]]) -> pytest.MarkDecorator:
+    """A check, what it is to find, the ingress's fault, and words that it tells."""
+    names = [f"{check} {told}" for check, _, _, told in faults]
+    return pytest.mark.parametrize(("check", "result", "fault", "told"), faults, ids=names)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from llmgateway.cli.conform import errors
 from llmgateway.cli.conform.command import CHECKS as ALL
 from llmgateway.cli.conform.endings import Broken, Skipped
 from llmgateway.cli.conform.errors import CHECKS
-from tests.cli.conform.conftest import Suffer
+from tests.cli.conform.conftest import Suffer, behind_each
 from tests.cli.conform.test_answers import no_page, swapped
 from tests.cli.conform.test_asking import deployment_at, saying
 from tests.lab.client import Answer
@@ -70,9 +70,7 @@ FAULTS: list[tuple[str, str, Fault, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("check", "result", "fault", "told"), FAULTS, ids=[f"{one[0]} {one[3]}" for one in FAULTS]
-)
+@behind_each(FAULTS)
 async def test_what_is_wrong_is_found(
     suffer: Suffer, check: str, result: str, fault: Fault, told: str
 ) -> None:

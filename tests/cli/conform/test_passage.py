@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from llmgateway.cli.conform.passage import CHECKS
-from tests.cli.conform.conftest import Suffer
+from tests.cli.conform.conftest import Suffer, behind_each
 from tests.lab.client import Answer
 from tests.lab.exchange import Call
 from tests.lab.gateway import Gateway
@@ -61,9 +61,7 @@ FAULTS: list[tuple[str, str, Fault, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("check", "result", "fault", "told"), FAULTS, ids=[f"{one[0]} {one[3]}" for one in FAULTS]
-)
+@behind_each(FAULTS)
 async def test_what_is_wrong_is_found(
     suffer: Suffer, check: str, result: str, fault: Fault, told: str
 ) -> None:

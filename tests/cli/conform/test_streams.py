@@ -3,10 +3,8 @@
 import gzip
 import re
 
-import pytest
-
 from llmgateway.cli.conform.streams import CHECKS
-from tests.cli.conform.conftest import Suffer
+from tests.cli.conform.conftest import Suffer, behind_each
 from tests.cli.conform.test_answers import no_page, swapped
 from tests.lab.client import Answer
 from tests.lab.exchange import Call
@@ -55,9 +53,7 @@ FAULTS: list[tuple[str, str, Fault, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("check", "result", "fault", "told"), FAULTS, ids=[f"{one[0]} {one[3]}" for one in FAULTS]
-)
+@behind_each(FAULTS)
 async def test_what_is_wrong_is_found(
     suffer: Suffer, check: str, result: str, fault: Fault, told: str
 ) -> None:
