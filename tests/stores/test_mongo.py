@@ -252,7 +252,7 @@ async def test_r_fault_31_a_frozen_server_delays_callers_once_and_nothing_counts
                 assert max(took) < PATIENCE * 1.6
                 began = time.perf_counter()
                 while time.perf_counter() - began < 2:  # several probes long
-                    assert await seconds_to_fail(store.get("keys", "k1")) < PATIENCE / 4
+                    assert await seconds_to_fail(store.get("keys", "k1")) < 0.02
                     await asyncio.sleep(0.005)
             finally:
                 own_mongod.thaw()
