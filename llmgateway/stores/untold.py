@@ -18,7 +18,7 @@ class Untold:
 
     def __init__(self, tell: Callable[[Change], Awaitable[None]]) -> None:
         self._tell = tell
-        self._waiting: dict[Change, None] = {}
+        self._waiting: dict[Change, object] = {}  # with a token of its own each time that it is kept
         self._some = asyncio.Event()
 
     def __len__(self) -> int:
@@ -27,8 +27,7 @@ class Untold:
     def keep(self, change: Change) -> None:
         if len(self._waiting) >= MOST:
             self._waiting = {EVERYTHING: None}
-        if EVERYTHING not in self._waiting:
-            self._waiting[change] = None
+        self._waiting[EVERYTHING if EVERYTHING in self._waiting else change] = object()
         self._some.set()
 
     async def run(self, available: Callable[[], Awaitable[None]]) -> NoReturn:
@@ -42,7 +41,8 @@ class Untold:
 
     async def _tell_all(self) -> None:
         while self._waiting:
-            change = next(iter(self._waiting))
+            change, token = next(iter(self._waiting.items()))
             await self._tell(change)
-            self._waiting.pop(change, None)
+            if self._waiting.get(change) is token:  # else it has changed again since it was told
+                del self._waiting[change]
         self._some.clear()

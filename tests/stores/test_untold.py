@@ -51,3 +51,21 @@ async def test_too_much_of_it_is_everything() -> None:
         teller.untold.keep(Change("keys", str(n)))
     assert len(teller.untold) == 1
     assert await teller.tells([EVERYTHING])
+
+
+async def test_what_changes_again_while_it_is_told_is_told_again() -> None:
+    """The first word may have come before the second change."""
+    teller, is_telling, go_on = Teller(), asyncio.Event(), asyncio.Event()
+
+    async def slowly(change: Change) -> None:
+        is_telling.set()
+        await go_on.wait()
+        await teller.tell(change)
+
+    teller.untold = Untold(slowly)
+    teller.untold.keep(ONE)
+    telling = asyncio.ensure_future(teller.tells([ONE, ONE]))
+    await is_telling.wait()
+    teller.untold.keep(ONE)
+    go_on.set()
+    assert await telling
