@@ -65,7 +65,8 @@ class Over(Exception):
 
 
 class EventStream(Response):
-    """`still` raises `NotAuthenticated` when who follows may do so no more."""
+    """`still` raises `NotAuthenticated` when who follows may do so no more. Not sse-starlette's: that ends at
+    the signal to stop, and this one shows the drain and ends after it, however slowly it is read."""
 
     def __init__(
         self, happenings: Happenings, clock: Clock, still: Callable[[], Awaitable[object]],
