@@ -9,6 +9,7 @@ client's own bytes.
 import json
 import re
 from collections.abc import Callable
+from itertools import chain
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -56,8 +57,8 @@ _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
+_CONTAINERS = frozenset((dict, list))
 _AT = re.compile(r" - at `(?P<path>[^`]*)`$")
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 def read_head(body: bytes) -> Head:
@@ -144,23 +145,28 @@ def _unescaped(body: bytes) -> bytes:
 
 
 def _refuse_ambiguity(body: bytes) -> None:
-    if _is_deep(body):
-        raise RecursionError
-    if _encode(_decode_any(body)) != body:  # what our own encoder writes has no name twice
+    """What our own encoder writes has no name twice. In other bodies the names are counted: a colon between
+    texts is one, and of two equal ones only one is found."""
+    found = _decode_any(body)
+    is_ours = _encode(found) == body
+    if is_ours and body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return
+    names = _names_in(found)
+    if not is_ours and _without_texts(body).count(b":") != names:
         json.loads(body, object_pairs_hook=_refuse_duplicates)
 
 
-def _is_deep(body: bytes) -> bool:
-    """Peels the innermost pairs of brackets, one level a round: fast for what people send, and no
-    recursion."""
-    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
-        return False
-    brackets = _without_texts(body).translate(None, _NOT_BRACKETS)
+def _names_in(value: Any) -> int:
+    """Of all objects, level by level, which costs less than to look for brackets that are not in a text.
+    Raises RecursionError where there are too many levels."""
+    names, level = 0, list[Any]([value])
     for _ in range(MAX_DEPTH):
-        if not brackets:
-            return False
-        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
-    return bool(brackets)
+        names += sum(len(one) for one in level if type(one) is dict)
+        inner = chain.from_iterable(one.values() if type(one) is dict else one for one in level)
+        level = [one for one in inner if type(one) in _CONTAINERS]
+        if not level:
+            return names
+    raise RecursionError
 
 
 def _refuse_duplicates(pairs: list[tuple[str, object]]) -> None:

@@ -71,10 +71,6 @@ KNOWN = {
         ("portal/federation.py", "idp is None"),
         ("portal/federation.py", "idp.sign_out_url is None"),
     },
-    "no guard: a short way to the same answer": {
-        ("wire/jsonhead.py", 'body.count(b"{") + body.count(b"[") <= MAX_DEPTH'),
-        ("wire/jsonhead.py", "not brackets"),
-    },
 }
 """What may go unnoticed, by the reason."""
 

@@ -52,6 +52,22 @@ def test_what_is_no_strict_object(body: bytes) -> None:
         read_head(body)
 
 
+SAID = '{"a": 1, "\\"a\\": 2": {"b:": ["x: {y:", "\\\\", {"a": "\\\\\\": "}, []]}, "\u00e9": "\\u00e9: \\n"}'
+
+
+@pytest.mark.parametrize("gap", ["", " ", "\n\t"])
+@pytest.mark.parametrize(("twice", "name"), [(None, ""), (', "a": 2', "a"), (', "\\u0061": {}', "a")])
+def test_a_name_twice_is_told_from_colons_in_texts(gap: str, twice: str | None, name: str) -> None:
+    """However the body is written: with spaces, escapes or neither."""
+    said = SAID.replace("1", "[1]" if twice is None else "[{" + '"a": 0' + twice + "}]")
+    body = ('{"model":"m","x":' + gap + said + gap + "}").encode()
+    if twice is None:
+        assert read_head(body).model == "m"
+    else:
+        with pytest.raises(InvalidJson, match=f"'{name}' stands twice"):
+            read_head(body)
+
+
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 1000, 100_000])
 @pytest.mark.parametrize(("opens", "closes"), [(b"[", b"]"), (b'{"a":', b"}")])
 def test_too_deep(depth: int, opens: bytes, closes: bytes) -> None:
