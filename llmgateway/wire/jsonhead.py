@@ -23,6 +23,7 @@ MAX_MESSAGES, MAX_TOOLS, MAX_STOPS, MAX_PROMPTS = 20_000, 2_000, 1_000, 2_048
 # second for each megabyte of brackets, in which nobody else is served.
 MAX_STRINGS, MAX_CONTAINERS, MAX_COMMAS = 100_000, 50_000, 500_000
 SURELY_FEW = 100_000  # bytes that cannot hold more
+SHORT = 4_096  # bytes that are looked through sooner than the values in them
 
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # exact in every JSON parser behind us
 T = TypeVar("T")
@@ -128,10 +129,14 @@ def _refuse_many(body: bytes) -> None:
 
 def _exceeds(body: bytes) -> bool:
     return (
-        body.count(b'"') > 2 * MAX_STRINGS
-        or body.count(b"{") + body.count(b"[") > MAX_CONTAINERS
-        or body.count(b",") > MAX_COMMAS
+        _has_more(body, MAX_CONTAINERS, b"{", b"[")
+        or _has_more(body, 2 * MAX_STRINGS, b'"')
+        or _has_more(body, MAX_COMMAS, b",")
     )
+
+
+def _has_more(body: bytes, most: int, *marks: bytes) -> bool:
+    return len(body) > most and sum(map(body.count, marks)) > most
 
 
 def _without_texts(body: bytes) -> bytes:
@@ -149,7 +154,7 @@ def _refuse_ambiguity(body: bytes) -> None:
     texts is one, and of two equal ones only one is found."""
     found = _decode_any(body)
     is_ours = _encode(found) == body
-    if is_ours and body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+    if is_ours and len(body) < SHORT and body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return
     names = _names_in(found)
     if not is_ours and _without_texts(body).count(b":") != names:
