@@ -8,8 +8,7 @@ client's own bytes.
 
 import json
 import re
-from collections.abc import Callable
-from itertools import chain
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -129,14 +128,16 @@ def _refuse_many(body: bytes) -> None:
 
 def _exceeds(body: bytes) -> bool:
     return (
-        _has_more(body, MAX_CONTAINERS, b"{", b"[")
-        or _has_more(body, 2 * MAX_STRINGS, b'"')
-        or _has_more(body, MAX_COMMAS, b",")
+        _found(body, b"{") + _found(body, b"[") > MAX_CONTAINERS
+        or (len(body) > 2 * MAX_STRINGS and body.count(b'"') > 2 * MAX_STRINGS)
+        or (len(body) > MAX_COMMAS and body.count(b",") > MAX_COMMAS)
     )
 
 
-def _has_more(body: bytes, most: int, *marks: bytes) -> bool:
-    return len(body) > most and sum(map(body.count, marks)) > most
+def _found(body: bytes, bracket: bytes) -> int:
+    """How often, up to one more than may be. What is rare is taken out in a third of the time it takes to
+    count it."""
+    return len(body) - len(body.replace(bracket, b"", MAX_CONTAINERS + 1))
 
 
 def _without_texts(body: bytes) -> bytes:
@@ -156,21 +157,25 @@ def _refuse_ambiguity(body: bytes) -> None:
     is_ours = _encode(found) == body
     if is_ours and len(body) < SHORT and body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return
-    names = _names_in(found)
-    if not is_ours and _without_texts(body).count(b":") != names:
-        json.loads(body, object_pairs_hook=_refuse_duplicates)
+    containers = [one for level in _levels(found) for one in level]
+    if not is_ours:
+        names = sum(len(one) for one in containers if type(one) is dict)
+        if names != _without_texts(body).count(b":"):
+            json.loads(body, object_pairs_hook=_refuse_duplicates)
 
 
-def _names_in(value: Any) -> int:
-    """Of all objects, level by level, which costs less than to look for brackets that are not in a text.
-    Raises RecursionError where there are too many levels."""
-    names, level = 0, list[Any]([value])
+def _levels(value: Any) -> Iterator[list[Any]]:
+    """All lists and objects by how deep they lie: that costs less than to look for brackets outside of texts.
+    Raises RecursionError after MAX_DEPTH levels."""
+    level = [value]
     for _ in range(MAX_DEPTH):
-        names += sum(len(one) for one in level if type(one) is dict)
-        inner = chain.from_iterable(one.values() if type(one) is dict else one for one in level)
-        level = [one for one in inner if type(one) in _CONTAINERS]
+        yield level
+        level = [
+            one for outer in level for one in (outer.values() if type(outer) is dict else outer)
+            if type(one) in _CONTAINERS
+        ]  # fmt: skip
         if not level:
-            return names
+            return
     raise RecursionError
 
 

@@ -2,10 +2,11 @@
  * saw as one line of JSON. One thread, epoll, HTTP/1.1 with keep-alive.
  *
  *     load -p PORT [-P PATH] [-m MODEL] [-k KEY] [-H 'Name: value']... [-c CONNECTIONS] [-d SECONDS] [-n REQUESTS]
- *          [-s CHUNKS] [-w DELAY_MS] [-u] [-r RAMP_MS] [-t LIMIT]
+ *          [-s CHUNKS] [-w DELAY_MS] [-u] [-b TURNS] [-r RAMP_MS] [-t LIMIT]
  *
  *   -s   asks for streams of so many chunks, -w apart (see upstream.c); without it for plain answers
  *   -u   leaves the usage event unasked for; one that comes all the same is an error
+ *   -b   a conversation with so many turns of an agent, 1 KB each, and twenty tools
  *   -d   no new request after so many seconds (0: -n alone says when to stop); those under way are waited for
  *   -n   at most so many requests in all
  *   -r   opens the connections evenly over this time, so that streams do not tick in step
@@ -57,7 +58,7 @@ static struct {
     int port, connections;
     const char *path, *model, *key, *headers;
     bool stream, ask_usage;
-    long chunks, delay_ms, requests;
+    long chunks, delay_ms, turns, requests;
     double seconds, ramp_ms, limit;
 } plan = {.path = "/v1/chat/completions", .model = "mock", .key = "none", .headers = "", .connections = 1,
           .ask_usage = true, .limit = 60};
@@ -252,10 +253,11 @@ static void give_up(struct asker *a, const char *why) {
 static bool dial(struct asker *a) {
     struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons((uint16_t)plan.port),
                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int on = 1;
+    int on = 1, room = (int)request_size;
     a->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (a->fd < 0) return false;
     setsockopt(a->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (plan.turns) setsockopt(a->fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     a->connecting = connect(a->fd, (struct sockaddr *)&there, sizeof there) != 0;
     if (a->connecting && errno != EINPROGRESS) return false;
     struct epoll_event e = {.events = a->connecting ? EPOLLIN | EPOLLOUT : EPOLLIN, .data.ptr = a};
@@ -345,22 +347,55 @@ static void attend(struct asker *a, uint32_t events) {
 
 /* --- the run ------------------------------------------------------------------------------------------ */
 
+/* What an agent sends again with every call: what it has done and was told, and what it may use. */
+static void write_turns(FILE *out) {
+    const char *turn =
+        ",{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"call_%04d\",\"type\":\"function\","
+        "\"function\":{\"name\":\"read_file\",\"arguments\":\"{\\\"path\\\": \\\"tides/level.py\\\", \\\"from\\\": 40}\"}}]},"
+        "{\"role\":\"tool\",\"tool_call_id\":\"call_%04d\",\"content\":\"def level(moon: Body, sun: Body, at: float) -> "
+        "float:\\n    \\\"\\\"\\\"Metres above the mean of a long time, for an ocean that covers everything.\\\"\\\"\\\"\\n"
+        "    pulls = [body.mass / body.distance(at) ** 3 for body in (moon, sun)]\\n    if any(pull <= 0 for pull in "
+        "pulls):\\n        raise ValueError(f\\\"no pull: {pulls!r}\\\")\\n    return SCALE * sum(pull * (3 * cos("
+        "body.height(at)) ** 2 - 1) for pull, body in zip(pulls, (moon, sun)))\\n\\n\\ndef turns(level: Level, since: "
+        "float, until: float, step: float = 60.0) -> Iterator[Turn]:\\n    before, rises = level(since), True\\n    for "
+        "at in frange(since, until, step):\\n        now = level(at)\\n        if (now > before) is not rises:\\n"
+        "            yield Turn(at, \\\"high\\\" if rises else \\\"low\\\")\\n            rises = not rises\\n        "
+        "before = now\\n\"}";
+    for (int i = 0; i < plan.turns; i++) fprintf(out, turn, i, i);
+}
+
+static void write_tools(FILE *out) {
+    const char *tool =
+        "%s{\"type\":\"function\",\"function\":{\"name\":\"tool_%d\",\"description\":\"Reads a part of a file, or says why "
+        "it cannot.\",\"parameters\":{\"type\":\"object\",\"properties\":{\"path\":{\"type\":\"string\",\"description\":"
+        "\"Below the project.\"},\"from\":{\"type\":\"integer\",\"minimum\":1},\"lines\":{\"type\":\"integer\"}},\"required\":"
+        "[\"path\"]}}}";
+    for (int i = 0; i < 20; i++) fprintf(out, tool, i ? "," : ",\"tools\":[", i);
+    fputc(']', out);
+}
+
 static void write_request(void) {
     const char *usage = ",\"stream\":true,\"stream_options\":{\"include_usage\":true}";
     const char *more = !plan.stream ? "" : plan.ask_usage ? usage : ",\"stream\":true";
     char *body;
-    int size = asprintf(&body,
+    size_t size;
+    FILE *out = open_memstream(&body, &size);
+    fprintf(out,
         "{\"model\":\"%s\",\"messages\":[{\"role\":\"system\",\"content\":\"You answer questions about the sea in "
         "plain words, name what is uncertain, and never use more than five sentences.\"},{\"role\":\"user\","
         "\"content\":\"Why do tides rise and fall twice a day on most coasts, and why are some of them so much "
-        "higher than others? #chunks=%ld #delay_ms=%ld\"}],\"temperature\":0.7,\"max_tokens\":%ld%s}",
-        plan.model, plan.chunks, plan.delay_ms, plan.stream ? plan.chunks : 200, more);
+        "higher than others? #chunks=%ld #delay_ms=%ld\"}", plan.model, plan.chunks, plan.delay_ms);
+    write_turns(out);
+    fputc(']', out);
+    if (plan.turns) write_tools(out);
+    fprintf(out, ",\"temperature\":0.7,\"max_tokens\":%ld%s}", plan.stream ? plan.chunks : 200, more);
+    if (fclose(out)) exit(1);
     int all = asprintf(&request,
         "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"
-        "Accept: %s\r\nUser-Agent: load\r\n%sContent-Length: %d\r\n\r\n%s",
+        "Accept: %s\r\nUser-Agent: load\r\n%sContent-Length: %zu\r\n\r\n%s",
         plan.path, plan.port, plan.key, plan.stream ? "text/event-stream" : "application/json", plan.headers,
         size, body);
-    if (size < 0 || all < 0) exit(1);
+    if (all < 0) exit(1);
     request_size = (size_t)all;
     free(body);
 }
@@ -416,7 +451,7 @@ static void add_header(const char *line) {
 }
 
 int main(int count, char **words) {
-    for (int o; (o = getopt(count, words, "p:P:m:k:H:c:d:n:s:w:ur:t:")) != -1;) switch (o) {
+    for (int o; (o = getopt(count, words, "p:P:m:k:H:c:d:n:s:w:ub:r:t:")) != -1;) switch (o) {
         case 'p': plan.port = atoi(optarg); break;
         case 'P': plan.path = optarg; break;
         case 'm': plan.model = optarg; break;
@@ -428,6 +463,7 @@ int main(int count, char **words) {
         case 's': plan.stream = true; plan.chunks = atol(optarg); break;
         case 'w': plan.delay_ms = atol(optarg); break;
         case 'u': plan.ask_usage = false; break;
+        case 'b': plan.turns = atol(optarg); break;
         case 'r': plan.ramp_ms = atof(optarg); break;
         case 't': plan.limit = atof(optarg); break;
         default: return 2;

@@ -11,7 +11,7 @@ Row = dict[str, Any]  # one contender in one round
 Cell = Callable[[str], str]
 Verdict = tuple[bool | None, str]
 
-PER = {"L": "request", "A": "request", "B": "chunk", "P": "chunk", "C": "chunk", "U": "chunk"}
+PER = {"L": "request", "A": "request", "H": "request", "B": "chunk", "P": "chunk", "C": "chunk", "U": "chunk"}
 RATIO_PEERS = ("nginx", "sglang-router", "litellm")
 GATEWAYS = ("llmgateway", "llmgateway-fleet")
 UNQUIET = 0.15
@@ -111,7 +111,7 @@ def case_columns(run: Run, case: str) -> dict[str, Cell]:
     }
     if case == "A":
         shown["A p99 ms"] = lambda name: middle([us / 1000 for us in run.values(name, "A", "latency_p99_us")])
-    elif case != "B":
+    elif case not in "HB":
         shown[f"{case} delay p50 / p99 ms"] = partial(delay, run, case)
     if case == "C":
         shown["C KiB/stream"] = lambda name: spread(run.per_stream_kib(name), 0)

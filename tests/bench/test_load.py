@@ -58,6 +58,11 @@ def test_plain_answers_are_counted_on_both_sides(bed: Bed) -> None:
     assert upstream_count(bed) - before == 201
 
 
+def test_long_conversations_are_asked_as_an_agent_asks_them(bed: Bed) -> None:
+    figures = load(bed, Aim(bed.upstream_port), "-c 4 -n 40 -b 76 -t 10")
+    assert (figures["requests"], figures["errors"], figures["cut"]) == (40, 0, 0)
+
+
 def test_streams_arrive_whole_and_in_order(bed: Bed) -> None:
     figures = load(bed, Aim(bed.upstream_port), "-c 20 -n 40 -s 30 -w 2 -r 20 -t 10")
     assert (figures["requests"], figures["errors"], figures["chunks"]) == (40, 0, 1200)
