@@ -42,13 +42,13 @@ class Case:
 CASES = {
     "L": Case("1 connection, one request after another", "-c 1 -d 1.5 -t 10", "requests"),
     "A": Case("32 connections, plain answers, saturated", "-c 32 -d 3 -t 15", "requests"),
-    "H": Case("8 connections, requests of 100 KB as agents send them", "-c 8 -b 92 -d 3 -t 15", "requests"),
     "B": Case("32 streams of 200 chunks, as fast as they go", "-c 32 -s 200 -d 3 -t 15", "chunks"),
     "P": Case("100 streams of 100 chunks, 50 ms apart", "-c 100 -n 100 -s 100 -w 50 -r 1000 -t 15", "chunks"),
     "C": Case("1,000 streams of 60 chunks, 50 ms apart", THOUSAND, "chunks"),
+    "H": Case("8 connections, requests of 100 KB as agents send them", "-c 8 -b 92 -d 3 -t 15", "requests"),
     "U": Case("as C, but the client asks for no usage", f"{THOUSAND} -u", "chunks"),
 }
-USUAL_CASES = "LAHBPC"
+USUAL_CASES = "LABPCH"
 WARM_UP = ("-c 16 -d 0.7 -t 10", "-c 8 -s 50 -d 0.5 -t 10")
 
 

@@ -11,7 +11,7 @@ Row = dict[str, Any]  # one contender in one round
 Cell = Callable[[str], str]
 Verdict = tuple[bool | None, str]
 
-PER = {"L": "request", "A": "request", "H": "request", "B": "chunk", "P": "chunk", "C": "chunk", "U": "chunk"}
+PER = {"L": "request", "A": "request", "B": "chunk", "P": "chunk", "C": "chunk", "H": "request", "U": "chunk"}
 RATIO_PEERS = ("nginx", "sglang-router", "litellm")
 GATEWAYS = ("llmgateway", "llmgateway-fleet")
 UNQUIET = 0.15
