@@ -8,6 +8,7 @@ is met when a file is laid out and never between two records.
 import mmap
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ class Segment:
         self.size = 0
         self.room = 0
         self.shipped_to = 0
+        self._resident_from = 0
         self._fd = -1
         self._memory: mmap.mmap | None = None
 
@@ -77,12 +79,22 @@ class Segment:
         self.room -= len(data)
 
     def sync(self) -> None:
-        """Raises OSError where what was appended may not have reached the disk."""
+        """What has reached the disk leaves this process's memory: hardly anybody looks at it again. Raises
+        OSError where what was appended may not have reached it."""
+        size = self.size
         if self._fd >= 0:
             if hasattr(os, "fdatasync"):
                 os.fdatasync(self._fd)
             elif self._memory is not None:
                 self._memory.flush()
+        self._let_go(size)
+
+    def _let_go(self, size: int) -> None:
+        memory, start, end = self._memory, self._resident_from, size // mmap.PAGESIZE * mmap.PAGESIZE
+        if memory is not None and start < end and hasattr(mmap, "MADV_DONTNEED"):
+            with suppress(ValueError):  # it was shipped and closed in this moment
+                memory.madvise(mmap.MADV_DONTNEED, start, end - start)
+            self._resident_from = end
 
     def close(self) -> None:
         memory, self._memory = self._memory, None

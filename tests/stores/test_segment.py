@@ -1,5 +1,6 @@
 """One file of the journal: appended through memory, read back, torn at any byte."""
 
+import mmap
 import os
 import random
 import resource
@@ -75,6 +76,26 @@ def test_a_closed_one_has_no_room_and_nothing_to_give(segment: Segment) -> None:
     segment.sync()
     assert segment.room == 0
     assert segment.settled(1) == ([], 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells")
+def test_what_is_on_disk_is_no_longer_held_in_memory(segment: Segment) -> None:
+    made = [record(CHANCE) for _ in range(20)]
+    segment.append(b"".join(framed(SETTLE, one) for one in made))
+    before = resident(segment.path)
+    segment.sync()
+    assert before > resident(segment.path) <= mmap.PAGESIZE
+    assert segment.settled(len(made)) == (made, segment.size)
+    segment.append(framed(SETTLE, A))
+    segment.shipped_to = segment.size
+    segment.sync()
+    assert segment.settled(1) == ([], segment.size)
+
+
+def resident(path: Path) -> int:
+    """Bytes of a mapped file that are in this process's memory."""
+    _, _, told = Path("/proc/self/smaps").read_text().partition(str(path))
+    return int(told.partition("Rss:")[2].split()[0]) * 1024
 
 
 def test_an_adopted_one_gives_what_a_dead_worker_settled(segment: Segment) -> None:
