@@ -38,7 +38,7 @@ from tests.bench.cases import (
 from tests.bench.contender import Contender, Launch
 from tests.bench.gateway import GATEWAYS
 from tests.bench.interpreter import in_words, interpreter
-from tests.bench.machine import Bed, Cores, Trouble, fetch, make_bed, memory_mib, poll, tree
+from tests.bench.machine import Bed, Cores, Trouble, fetch, make_bed, memory_mib, poll, settle, tree
 from tests.bench.peers import PEERS
 from tests.bench.tables import Row, Run, figures, ratios, remarks, targets
 
@@ -86,7 +86,7 @@ def attend(bed: Bed, contender: Contender, cases: str, row: Row) -> None:
     warm_up(bed, aim)
     row["idle_mib"] = memory_mib(tree(process.pid)) if process else 0
     for case in cases:
-        time.sleep(0.3)  # so that the end of one case is not booked on the next
+        settle(tree(process.pid) if process else [])
         pid, aside = (process.pid if process else None), (launch.aside if launch else ())
         row["cases"][case] = measure(bed, aim, CASES[case], pid=pid, aside=aside)
         if process and process.poll() is not None:
