@@ -64,8 +64,8 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def settle(pids: Sequence[int], *, step: float = 0.3, patience: float = 60.0) -> None:
-    """Waits until these processes have done what a case has left behind, so that it is not booked on the next:
-    they take less than a tenth of a core."""
+    """Waits until these processes take less than a tenth of a core: what a case has left behind is not booked
+    on the next."""
     until, used = time.monotonic() + patience, float("-inf")
     while (now := cpu_seconds(pids)) - used > step / 10 and time.monotonic() < until:
         used = now
