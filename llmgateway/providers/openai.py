@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import msgspec
-
 from llmgateway.domain.call import Ask
 from llmgateway.domain.catalog import Target
 from llmgateway.domain.endpoints import ENDPOINTS
@@ -26,7 +24,8 @@ KEPT: Mapping[int, str] = {  # the caller's to see; with these codes where the s
 CODES = {408: 504, 502: 502, 503: 503, 504: 504, 529: 503}
 MAX_RETRY_AFTER = 60.0
 
-_decode = msgspec.json.Decoder().decode
+_USAGE = {"include_usage": True}
+_EVERY_USAGE = {"include_usage": True, "continuous_usage_stats": True}
 
 
 class OpenAI:
@@ -100,16 +99,8 @@ def _body(ask: Ask, target: Target, *, asks_usage: bool) -> bytes:
         and ENDPOINTS[ask.endpoint].counts_stream
         and (not ask.wants_usage or target.continuous_usage)
     ):
-        changes["stream_options"] = _stream_options(ask, target)
+        changes["stream_options"] = _EVERY_USAGE if target.continuous_usage else _USAGE
     return jsonhead.change(ask.body, changes) if changes else ask.body
-
-
-def _stream_options(ask: Ask, target: Target) -> dict[str, Any]:
-    options: dict[str, Any] = _decode(jsonhead.members(ask.body).get("stream_options", b"null")) or {}
-    options["include_usage"] = True
-    if target.continuous_usage:
-        options["continuous_usage_stats"] = True
-    return options
 
 
 def _retry_after(headers: Mapping[bytes, bytes]) -> float | None:

@@ -8,7 +8,7 @@ client's own bytes.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -109,14 +109,14 @@ def _read(body: bytes, decode: Callable[[bytes], T]) -> T:
     return found
 
 
-def members(body: bytes) -> dict[str, bytes]:
-    """The top level of an object that was read before: name to the value's own bytes."""
-    return {name: bytes(value) for name, value in _decode_members(body).items()}
-
-
-def change(body: bytes, changes: dict[str, Any]) -> bytes:
-    """The same object with these members set; the values of all others keep their bytes."""
-    return _encode(_decode_members(body) | changes)
+def change(body: bytes, changes: Mapping[str, Any]) -> bytes:
+    """The same object, which was read before, with these members set, and those of an object beside what is
+    there; the values of all others keep their bytes."""
+    members: dict[str, Any] = _decode_members(body)
+    for name, value in changes.items():
+        before = _decode_any(members[name]) if isinstance(value, dict) and name in members else None
+        members[name] = {**before, **value} if before else value
+    return _encode(members)
 
 
 def _refuse_many(body: bytes) -> None:
