@@ -92,7 +92,8 @@ class Segment:
     def _let_go(self, size: int) -> None:
         memory, start, end = self._memory, self._resident_from, size // mmap.PAGESIZE * mmap.PAGESIZE
         if memory is not None and start < end and hasattr(mmap, "MADV_DONTNEED"):
-            with suppress(ValueError):  # it was shipped and closed in this moment
+            # Shipped and closed in this moment, or locked in memory: it is an advice, and the disk has all.
+            with suppress(ValueError, OSError):
                 memory.madvise(mmap.MADV_DONTNEED, start, end - start)
             self._resident_from = end
 

@@ -1,11 +1,14 @@
 """One file of the journal: appended through memory, read back, torn at any byte."""
 
+import ctypes
 import mmap
 import os
 import random
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -78,24 +81,52 @@ def test_a_closed_one_has_no_room_and_nothing_to_give(segment: Segment) -> None:
     assert segment.settled(1) == ([], 0)
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells")
-def test_what_is_on_disk_is_no_longer_held_in_memory(segment: Segment) -> None:
+def test_what_is_on_disk_can_be_read_again_and_written_after(segment: Segment) -> None:
     made = [record(CHANCE) for _ in range(20)]
     segment.append(b"".join(framed(SETTLE, one) for one in made))
-    before = resident(segment.path)
     segment.sync()
-    assert before > resident(segment.path) <= mmap.PAGESIZE
-    assert segment.settled(len(made)) == (made, segment.size)
     segment.append(framed(SETTLE, A))
-    segment.shipped_to = segment.size
     segment.sync()
-    assert segment.settled(1) == ([], segment.size)
+    assert segment.settled(len(made) + 1) == ([*made, A], segment.size)
 
 
-def resident(path: Path) -> int:
-    """Bytes of a mapped file that are in this process's memory."""
-    _, _, told = Path("/proc/self/smaps").read_text().partition(str(path))
-    return int(told.partition("Rss:")[2].split()[0]) * 1024
+ON_LINUX = pytest.mark.skipif(
+    sys.platform != "linux", reason="which pages of a mapping are in memory is told by Linux's smaps alone"
+)
+
+
+@ON_LINUX
+def test_what_is_on_disk_is_no_longer_held_in_memory(segment: Segment) -> None:
+    segment.append(b"".join(framed(SETTLE, record(CHANCE)) for _ in range(20)))
+    before = mapping_of(segment.path).resident
+    segment.sync()
+    assert before > mapping_of(segment.path).resident <= mmap.PAGESIZE
+
+
+@ON_LINUX
+def test_pages_that_cannot_be_let_go_make_no_failed_sync(segment: Segment) -> None:
+    """Where memory is locked, the kernel refuses the advice; the disk has everything all the same."""
+    segment.append(b"".join(framed(SETTLE, record(CHANCE)) for _ in range(20)))
+    where = ctypes.c_void_p(mapping_of(segment.path).start), ctypes.c_size_t(mmap.PAGESIZE)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mlock(*where) == 0, os.strerror(ctypes.get_errno())
+    try:
+        segment.sync()
+    finally:
+        libc.munlock(*where)
+
+
+class Mapping(NamedTuple):
+    """Where a mapped file begins, and how many bytes of it are in this process's memory."""
+
+    start: int
+    resident: int
+
+
+def mapping_of(path: Path) -> Mapping:
+    before, _, told = Path("/proc/self/smaps").read_text().partition(str(path))
+    start = before.rpartition("\n")[2].partition("-")[0]
+    return Mapping(int(start, 16), int(told.partition("Rss:")[2].split()[0]) * 1024)
 
 
 def test_an_adopted_one_gives_what_a_dead_worker_settled(segment: Segment) -> None:
