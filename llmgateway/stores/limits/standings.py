@@ -8,7 +8,7 @@ from decimal import Decimal
 from msgspec import Struct
 
 from llmgateway.domain.errors import BudgetSpent, OverLimit, TooManyTokens
-from llmgateway.domain.limits import Claim, LimitName, Scope, Standing
+from llmgateway.domain.limits import Claim, Scope, Standing
 from llmgateway.domain.periods import Period
 from llmgateway.stores.limits.windows import Reading
 
@@ -59,33 +59,28 @@ def standings_of(scopes: Iterable[Scope], readings: Iterable[Reading], period: P
 def tightest(scopes: Iterable[Scope], readings: Iterable[Reading], period: Period,
              now: Callable[[], datetime]) -> list[Standing]:  # fmt: skip
     """Of requests and of tokens the limit with least left, as every answer tells them."""
-    of_requests: tuple[Scope, Reading, int] | None = None
-    of_tokens: tuple[Scope, Reading, LimitName, int, int] | None = None
+    of_requests: Standing | None = None
+    of_tokens: Standing | None = None
+    left: tuple[float, float] | None = None
     least_requests = least_tokens = math.inf
     for scope, read in zip(scopes, readings, strict=True):
         limits = scope.limits
         if (limit := limits.requests_per_minute) is not None and limit - read.requests < least_requests:
             least_requests = limit - read.requests
-            of_requests = scope, read, limit
+            of_requests = Standing(scope, "requests_per_minute", limit, read.requests,
+                                   read.requests_reset / 1000)  # fmt: skip
         if (limit := limits.tokens_per_minute) is not None and limit - read.tokens < least_tokens:
             least_tokens = limit - read.tokens
-            of_tokens = scope, read, "tokens_per_minute", limit, read.tokens
+            of_tokens = Standing(scope, "tokens_per_minute", limit, read.tokens, read.tokens_reset / 1000)
         if (limit := limits.tokens_per_day) is not None and limit - read.day_tokens < least_tokens:
             least_tokens = limit - read.day_tokens
-            of_tokens = scope, read, "tokens_per_day", limit, read.day_tokens
+            left = left or _left(period, now())
+            of_tokens = Standing(scope, "tokens_per_day", limit, read.day_tokens, left[0])
         if (limit := limits.tokens_per_month) is not None and limit - read.month_tokens < least_tokens:
             least_tokens = limit - read.month_tokens
-            of_tokens = scope, read, "tokens_per_month", limit, read.month_tokens
-    found: list[Standing] = []
-    if of_requests is not None:
-        scope, read, limit = of_requests
-        found.append(Standing(scope, "requests_per_minute", limit, read.requests, read.requests_reset / 1000))
-    if of_tokens is not None:
-        scope, read, name, limit, used = of_tokens
-        is_minute = name == "tokens_per_minute"
-        reset = read.tokens_reset / 1000 if is_minute else _left(period, now())[name == "tokens_per_month"]
-        found.append(Standing(scope, name, limit, used, reset))
-    return found
+            left = left or _left(period, now())
+            of_tokens = Standing(scope, "tokens_per_month", limit, read.month_tokens, left[1])
+    return [standing for standing in (of_requests, of_tokens) if standing is not None]
 
 
 def _add_calendar(standings: list[Standing], scope: Scope, read: Reading,
