@@ -9,6 +9,7 @@ client's own bytes.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -157,7 +158,7 @@ def _refuse_ambiguity(body: bytes) -> None:
     is_ours = _encode(found) == body
     if is_ours and len(body) < SHORT and body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return
-    containers = [one for level in _levels(found) for one in level]
+    containers = list(chain.from_iterable(_levels(found)))
     if not is_ours:
         names = sum(len(one) for one in containers if type(one) is dict)
         if names != _without_texts(body).count(b":"):
