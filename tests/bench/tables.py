@@ -111,7 +111,7 @@ def case_columns(run: Run, case: str) -> dict[str, Cell]:
     }
     if case == "A":
         shown["A p99 ms"] = lambda name: middle([us / 1000 for us in run.values(name, "A", "latency_p99_us")])
-    elif case not in "HB":
+    elif case not in ("B", "H"):
         shown[f"{case} delay p50 / p99 ms"] = partial(delay, run, case)
     if case == "C":
         shown["C KiB/stream"] = lambda name: spread(run.per_stream_kib(name), 0)
